@@ -1,0 +1,169 @@
+"""Drives an avatar: code and pose in, picture out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cag_avatar.avatar.file import load_avatar
+from cag_avatar.avatar.inference import PreparedAvatar
+from cag_avatar.avatar.model import Avatar
+from cag_avatar.avatar.record import CaptureRecord
+from cag_avatar.avatar.retargeting import Retargeting, retarget_code, retarget_head_pose
+from cag_avatar.camera import PinholeCamera
+from cag_avatar.errors import InputError
+from cag_avatar.rendering.rasterizer import Backend, get_rasterizer
+
+__all__ = ["Animator"]
+
+
+class Animator:
+    """Renders one avatar; not thread-safe.
+
+    Args:
+        avatar: with its capture record.
+        backend: rasteriser to use.
+        size: width and height of the pictures in pixels; None takes that of training.
+        background: RGB, 0 to 255.
+
+    Raises:
+        InputError: the avatar has no record, or size or background are out of range.
+    """
+
+    def __init__(
+        self,
+        avatar: Avatar,
+        backend: Backend = "auto",
+        size: tuple[int, int] | None = None,
+        background: tuple[int, int, int] = (255, 255, 255),
+    ) -> None:
+        if avatar.record is None:
+            raise InputError("avatar: has no capture record, so no camera; set .record")
+        if size is not None and not all(8 <= side <= 8192 for side in size):
+            raise InputError(f"size: {size[0]}x{size[1]} must lie in 8 .. 8192 pixels")
+        if not all(0 <= channel <= 255 for channel in background):
+            raise InputError(f"background: {background} must lie in 0 .. 255")
+        self._record = avatar.record
+        camera = avatar.record.camera
+        self._camera = camera if size is None else camera.resized(*size)
+        self._rasterizer = get_rasterizer(backend)
+        self._device = torch.device("cuda" if self._rasterizer.name == "cuda" else "cpu")
+        self._prepared = PreparedAvatar(avatar.to(self._device))
+        self._background = torch.tensor(background, device=self._device) / 255.0
+        self._view = torch.eye(4, device=self._device)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        backend: Backend = "auto",
+        size: tuple[int, int] | None = None,
+        background: tuple[int, int, int] = (255, 255, 255),
+    ) -> Animator:
+        """Load a .cag file. Raises InputError naming the file if it is bad; arguments as above."""
+        return cls(load_avatar(path), backend, size, background)
+
+    @property
+    def camera(self) -> PinholeCamera:
+        """Camera of the pictures."""
+        return self._camera
+
+    @property
+    def expression_names(self) -> tuple[str, ...]:
+        """Name of each coefficient of a code."""
+        return self._prepared.avatar.expression_names
+
+    @property
+    def record(self) -> CaptureRecord:
+        """What the avatar remembers of its capture."""
+        return self._record
+
+    def render(
+        self,
+        code: NDArray[np.floating],
+        head_pose: NDArray[np.floating] | None = None,
+        torso_pose: NDArray[np.floating] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Render one frame with a code and poses taken as they are.
+
+        Args:
+            code: expression code, [E].
+            head_pose: canonical to camera space (OpenCV axes, metres), [4, 4]; None is the neutral
+                pose of the training video.
+            torso_pose: the same for the torso.
+
+        Returns:
+            RGB uint8 [H, W, 3].
+
+        Raises:
+            InputError: wrong shape, NaN or infinity.
+        """
+        count = len(self.expression_names)
+        head = self._record.neutral_head_pose if head_pose is None else head_pose
+        torso = self._record.neutral_torso_pose if torso_pose is None else torso_pose
+        gaussians = self._prepared.gaussians(
+            self._tensor("code", code, (count,)),
+            self._tensor("head_pose", head, (4, 4)),
+            self._tensor("torso_pose", torso, (4, 4)),
+        )
+        with torch.inference_mode():
+            image = self._rasterizer.render(
+                gaussians.means,
+                gaussians.quaternions,
+                gaussians.scales,
+                gaussians.opacities,
+                gaussians.colors,
+                self._view,
+                self._camera,
+                self._background,
+            ).image
+            pixels = image.mul(255.0).add_(0.5).clamp_(0, 255).to(torch.uint8)
+        return pixels.cpu().numpy()
+
+    def render_relative(
+        self,
+        code: NDArray[np.floating],
+        operator_pose: NDArray[np.floating] | None,
+        operator_neutral: NDArray[np.floating] | None,
+        settings: Retargeting | None = None,
+    ) -> NDArray[np.uint8]:
+        """Render one frame driven by another person (see ``retargeting.py``); the torso stays.
+
+        Args:
+            code: the operator's expression code, [E].
+            operator_pose: their head pose now, head to camera, [4, 4]; None leaves the head at rest.
+            operator_neutral: their head pose at rest, [4, 4]; None leaves the head at rest.
+            settings: margins and gain.
+
+        Returns:
+            RGB uint8 [H, W, 3].
+
+        Raises:
+            InputError: wrong shape, NaN or infinity.
+        """
+        self._tensor("code", code, (len(self.expression_names),))
+        clamped = retarget_code(code, self._record, settings)
+        if operator_pose is None or operator_neutral is None:
+            return self.render(clamped)
+        self._tensor("operator_pose", operator_pose, (4, 4))
+        self._tensor("operator_neutral", operator_neutral, (4, 4))
+        pose = retarget_head_pose(
+            np.asarray(operator_pose, dtype=np.float64),
+            np.asarray(operator_neutral, dtype=np.float64),
+            self._record,
+            settings,
+        )
+        return self.render(clamped, pose)
+
+    def _tensor(
+        self, name: str, values: NDArray[np.floating], shape: tuple[int, ...]
+    ) -> torch.Tensor:
+        array = np.asarray(values, dtype=np.float32)
+        if array.shape != shape:
+            raise InputError(f"{name}: shape {list(array.shape)}, expected {list(shape)}")
+        if not np.isfinite(array).all():
+            raise InputError(f"{name}: holds NaN or infinity")
+        return torch.from_numpy(array).to(self._device)

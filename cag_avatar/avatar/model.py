@@ -1,0 +1,221 @@
+"""The avatar: a head mesh, Gaussians on its surface, and a network that moves them further."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from cag_avatar.avatar.config import AvatarConfig
+from cag_avatar.avatar.record import CaptureRecord
+from cag_avatar.errors import InputError
+from cag_avatar.fusion.encoding import encode_positions, encoded_size
+from cag_avatar.fusion.factory import make_fusion
+from cag_avatar.fusion.offsets import OffsetBounds, OffsetNetwork, Offsets, bounded_offsets
+from cag_avatar.fusion.tokens import driving_tokens, token_names
+from cag_avatar.gaussians.attributes import GaussianAttributes, Gaussians
+from cag_avatar.gaussians.carry import carry
+from cag_avatar.gaussians.surface import SurfaceBinding
+from cag_avatar.gaussians.uv_sampling import SurfaceSamples, sample_uv
+from cag_avatar.head_models.base import REGIONS, HeadModel
+from cag_avatar.rendering.spherical_harmonics import spherical_harmonics_basis
+
+__all__ = ["Avatar", "compose"]
+
+#: Head model tensors that an avatar carries, so that its file needs nothing else.
+_HEAD_TENSORS = ("faces", "uv", "face_uv", "expression_basis", "skinning", "neck_pivot")
+_HEAD_REGIONS = ("face_region", "vertex_region")
+#: Value of the constant spherical harmonic, 1 / (2 sqrt(pi)).
+_SH_CONSTANT = 0.28209479177387814
+
+
+def compose(
+    binding: SurfaceBinding,
+    vertices: Tensor,
+    offsets: Offsets,
+    rotation: Tensor,
+    log_scale: Tensor,
+    opacity: Tensor,
+    color: Callable[[Tensor], Tensor],
+) -> Gaussians:
+    """Final Gaussians from the posed mesh, offsets and attributes (eq. 7).
+
+    Args:
+        binding: Gaussians to triangles.
+        vertices: posed, [V, 3].
+        offsets: bounded outputs of the offset network.
+        rotation: rest quaternions, not normalised, [N, 4].
+        log_scale: rest log-scales, [N, 3].
+        opacity: in (0, 1), [N].
+        color: RGB [N, 3] before the offset, of surface points [N, 3].
+    """
+    carried = carry(binding, vertices, offsets.position, offsets.rotation, rotation)
+    return Gaussians(
+        means=carried.means,
+        quaternions=carried.quaternions,
+        scales=(log_scale + offsets.log_scale).exp(),
+        opacities=opacity,
+        colors=(color(carried.points) + offsets.color).clamp_min(0),
+    )
+
+
+class Avatar(nn.Module):
+    """An animatable head of N Gaussians, driven by E coefficients and two poses.
+
+    Args:
+        config: structure.
+        head: the head model; what is needed of it is copied.
+        rest: rest vertices of the person, canonical space, metres, [V, 3].
+        samples: where the Gaussians sit; sampled by ``config`` if None.
+        record: camera, neutral poses, ranges; may be set later, needed to save.
+
+    Raises:
+        InputError: shapes do not fit.
+    """
+
+    def __init__(
+        self,
+        config: AvatarConfig,
+        head: HeadModel,
+        rest: Tensor,
+        samples: SurfaceSamples | None = None,
+        record: CaptureRecord | None = None,
+    ) -> None:
+        super().__init__()
+        if rest.shape != head.vertices.shape:
+            raise InputError(
+                f"rest: shape {list(rest.shape)}, {head.name} has {list(head.vertices.shape)}"
+            )
+        self.config = config
+        self.head_name = head.name
+        self.expression_names = head.expression_names
+        self.record = record
+        if samples is None:
+            samples = sample_uv(head, config.uv_resolution, config.density)
+        self.register_buffer("rest", rest.detach().clone())
+        for name in (*_HEAD_TENSORS, *_HEAD_REGIONS):
+            self.register_buffer(name, getattr(head, name).clone())
+        for name, index in zip(("eye_left", "eye_right"), head.eye_vertices, strict=True):
+            self.register_buffer(name, index.clone())
+        for name in ("face", "barycentric", "uv", "region"):
+            self.register_buffer(f"sample_{name}", getattr(samples, name).clone())
+        self.binding = SurfaceBinding(samples, self.faces, self.rest)
+        self.attributes = GaussianAttributes(self.binding.rest_points, config.sh_degree)
+        encoding = encoded_size(config.octaves)
+        tokens = len(token_names(self.expression_names, config.neck_tokens))
+        self.fusion = make_fusion(config.fusion, encoding, tokens, config.heads, config.head_size)
+        self.network = OffsetNetwork(
+            encoding, self.fusion.context_size, config.width, config.depth
+        )
+        embedded = encode_positions(
+            self.binding.rest_points, config.octaves, config.position_scale
+        )
+        self.register_buffer("encoding", embedded, persistent=False)
+        limits = torch.tensor(
+            [config.max_region_offset.get(name, config.max_offset) for name in REGIONS]
+        )
+        self.register_buffer("max_offset", limits[samples.region][:, None], persistent=False)
+
+    rest: Tensor
+    faces: Tensor
+    uv: Tensor
+    face_uv: Tensor
+    expression_basis: Tensor
+    skinning: Tensor
+    neck_pivot: Tensor
+    face_region: Tensor
+    vertex_region: Tensor
+    eye_left: Tensor
+    eye_right: Tensor
+    sample_face: Tensor
+    sample_barycentric: Tensor
+    sample_uv: Tensor
+    sample_region: Tensor
+    encoding: Tensor
+    max_offset: Tensor
+
+    @property
+    def num_gaussians(self) -> int:
+        """Number of Gaussians N."""
+        return int(self.sample_face.shape[0])
+
+    @property
+    def head(self) -> HeadModel:
+        """The person's head as a head model without identity components."""
+        return HeadModel(
+            name=self.head_name,
+            vertices=self.rest,
+            identity_basis=self.rest.new_zeros(0, *self.rest.shape),
+            expression_names=self.expression_names,
+            eye_vertices=(self.eye_left, self.eye_right),
+            **{name: getattr(self, name) for name in (*_HEAD_TENSORS, *_HEAD_REGIONS)},
+        )
+
+    @property
+    def bounds(self) -> OffsetBounds:
+        """Bounds of the offsets."""
+        config = self.config
+        return OffsetBounds(
+            self.max_offset, config.max_rotation, config.max_log_scale, config.max_color
+        )
+
+    def posed_vertices(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> Tensor:
+        """The mesh in camera space, [V, 3]; arguments as for gaussians()."""
+        return self.head.posed_vertices(
+            self.rest, code[None], head_pose[None], torso_pose[None]
+        )[0]
+
+    def raw_offsets(
+        self,
+        code: Tensor,
+        head_pose: Tensor,
+        torso_pose: Tensor,
+        static: Tensor | None = None,
+    ) -> Tensor:
+        """Outputs of the offset network before they are bounded, [N, 12] (eqs. 5 and 6).
+
+        ``static`` is an earlier result of ``fusion.static(encoding)`` to use; None computes it.
+        """
+        tokens = driving_tokens(code, head_pose, torso_pose, self.config.neck_tokens)
+        if static is None:
+            static = self.fusion.static(self.encoding)
+        return self.network(self.encoding, self.fusion.context(static, tokens))
+
+    def base_colors(self, points: Tensor, head_pose: Tensor) -> Tensor:
+        """RGB [N, 3] of Gaussians at ``points`` (camera space, [N, 3]) seen from the camera.
+
+        Spherical harmonics are taken of the direction from the camera in the head's frame: the head
+        turns under a fixed light, so they stand for its shading as much as for gloss.
+        """
+        color = 0.5 + _SH_CONSTANT * self.attributes.color_base[:, 0]
+        if self.config.sh_degree == 0:
+            return color
+        directions = points @ head_pose[:3, :3].to(points.dtype)
+        basis = spherical_harmonics_basis(self.config.sh_degree, directions)
+        return color + (basis[:, 1:, None] * self.attributes.color_rest).sum(1)
+
+    def gaussians(
+        self, code: Tensor, head_pose: Tensor, torso_pose: Tensor, raw: Tensor | None = None
+    ) -> Gaussians:
+        """The Gaussians of one frame; differentiable in all arguments and parameters.
+
+        Args:
+            code: expression code, [E].
+            head_pose: canonical to camera space, [4, 4].
+            torso_pose: canonical to camera space, [4, 4].
+            raw: outputs of raw_offsets() to use instead of running the network, [N, 12].
+        """
+        vertices = self.posed_vertices(code, head_pose, torso_pose)
+        if raw is None:
+            raw = self.raw_offsets(code, head_pose, torso_pose)
+        attributes = self.attributes
+        return compose(
+            self.binding,
+            vertices,
+            bounded_offsets(raw, self.bounds),
+            attributes.rotation,
+            attributes.log_scale,
+            attributes.opacity_logit.sigmoid(),
+            lambda points: self.base_colors(points, head_pose),
+        )

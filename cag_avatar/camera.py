@@ -1,0 +1,76 @@
+"""Pinhole camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cag_avatar.errors import InputError
+
+__all__ = ["PinholeCamera"]
+
+
+@dataclass(frozen=True)
+class PinholeCamera:
+    """Intrinsics of an undistorted pinhole camera.
+
+    Axes are OpenCV's: x right, y down, z forward. A point (x, y, z) projects to
+    (fx x / z + cx, fy y / z + cy) in pixels; pixel (column j, row i) has its centre at (j + .5, i + .5).
+    """
+
+    width: int
+    """Image width in pixels."""
+    height: int
+    """Image height in pixels."""
+    fx: float
+    """Focal length along x in pixels."""
+    fy: float
+    """Focal length along y in pixels."""
+    cx: float
+    """Principal point, x, in pixels."""
+    cy: float
+    """Principal point, y, in pixels."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise InputError(f"camera: size {self.width}x{self.height} must be positive")
+        values = (self.fx, self.fy, self.cx, self.cy)
+        if not np.isfinite(values).all() or self.fx <= 0 or self.fy <= 0:
+            raise InputError(f"camera: fx, fy, cx, cy = {values} must be finite, fx and fy positive")
+
+    def matrix(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Intrinsic matrix K, [3, 3]."""
+        rows = [[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]]
+        return torch.tensor(rows, dtype=dtype)
+
+    def project(self, points: Tensor) -> Tensor:
+        """Project camera-space points [..., 3] (metres) to pixels [..., 2]; z must be positive."""
+        focal = points.new_tensor([self.fx, self.fy])
+        centre = points.new_tensor([self.cx, self.cy])
+        return points[..., :2] / points[..., 2:3] * focal + centre
+
+    def resized(self, width: int, height: int) -> PinholeCamera:
+        """The same view at another resolution."""
+        sx, sy = width / self.width, height / self.height
+        return PinholeCamera(
+            width, height, self.fx * sx, self.fy * sy, self.cx * sx, self.cy * sy
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers for JSON."""
+        return {k: getattr(self, k) for k in ("width", "height", "fx", "fy", "cx", "cy")}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str = "camera") -> PinholeCamera:
+        """Inverse of :meth:`to_dict`. Raises InputError naming ``where`` on a missing field."""
+        try:
+            return cls(
+                int(values["width"]), int(values["height"]), float(values["fx"]),
+                float(values["fy"]), float(values["cx"]), float(values["cy"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{where}: camera needs width height fx fy cx cy ({error})") from error

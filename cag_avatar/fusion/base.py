@@ -1,0 +1,33 @@
+"""What every fusion module does: position and driving signal in, context vector out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+__all__ = ["Fusion"]
+
+
+class Fusion(nn.Module, ABC):
+    """Fuses the driving tokens psi with the encoded positions of N Gaussians into c_psi (eq. 5).
+
+    The work is split by what it depends on: :meth:`static` sees only the position, so its result can
+    be kept for an avatar; :meth:`context` adds the tokens of a frame.
+    """
+
+    context_size: int
+    """Length C of a context vector."""
+
+    @abstractmethod
+    def static(self, encoding: Tensor) -> Tensor | None:
+        """What depends on the encoded positions [N, D] alone; None if nothing does."""
+
+    @abstractmethod
+    def context(self, static: Tensor | None, tokens: Tensor) -> Tensor:
+        """Context vectors of tokens [T]: [N, C], or [1, C] where all Gaussians get the same."""
+
+    def forward(self, encoding: Tensor, tokens: Tensor) -> Tensor:
+        """Context vectors [N, C] of encoded positions [N, D] and tokens [T]."""
+        context = self.context(self.static(encoding), tokens)
+        return context.expand(encoding.shape[0], self.context_size)

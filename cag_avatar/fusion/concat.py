@@ -1,0 +1,29 @@
+"""Global conditioning by concatenation, as in FlashAvatar: for comparison."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cag_avatar.fusion.base import Fusion
+
+__all__ = ["ConcatFusion"]
+
+
+class ConcatFusion(Fusion):
+    """The context is the expression code itself, the same for every Gaussian.
+
+    Args:
+        num_tokens: length of the code.
+    """
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__()
+        self.context_size = num_tokens
+
+    def static(self, encoding: Tensor) -> None:
+        """Nothing depends on the position."""
+        return
+
+    def context(self, static: Tensor | None, tokens: Tensor) -> Tensor:
+        """Tokens [T] -> [1, T]."""
+        return tokens[None]

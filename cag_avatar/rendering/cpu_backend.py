@@ -1,0 +1,228 @@
+"""The CPU rasteriser: numba kernels behind torch.autograd, forward and backward on all cores."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from cag_avatar.camera import PinholeCamera
+from cag_avatar.errors import InputError, MissingDependencyError
+from cag_avatar.rendering.projection import frustum_limits
+from cag_avatar.rendering.rasterizer import Rasterizer, RenderOutput
+
+try:
+    from cag_avatar.rendering import cpu_kernels as kernels
+except ModuleNotFoundError as error:
+    if error.name is None or error.name.split(".")[0] not in ("numba", "llvmlite"):
+        raise
+    raise MissingDependencyError("numba", "the cpu rasterizer", "cpu") from error
+
+__all__ = ["CpuRasterizer"]
+
+#: Most (Gaussian, tile) pairs that are drawn: their lists and gradients take about 5 GB.
+_MAX_PAIRS = 100_000_000
+
+# numba's workqueue threading layer ends the process if two threads launch at once.
+_launch = threading.Lock()
+
+
+class CpuRasterizer(Rasterizer):
+    """Renders float32 tensors on the CPU, in parallel; differentiable once.
+
+    Uses the smaller of numba's and torch's thread counts; the result does not depend on it. The
+    first call on a machine compiles the kernels (some seconds; numba keeps them in its cache).
+    Calls from several threads are safe and run one after the other.
+
+    Raises InputError from ``render`` if the Gaussians are so large that their lists would not fit.
+    """
+
+    name = "cpu"
+
+    def _check(self, tensors: dict[str, Tensor]) -> None:
+        super()._check(tensors)
+        means = tensors["means"]
+        if means.device.type != "cpu":
+            raise ValueError(f"means: on {means.device}, the cpu rasterizer needs CPU tensors")
+        if means.dtype != torch.float32:
+            raise TypeError(f"means: dtype {means.dtype}, the cpu rasterizer needs torch.float32")
+
+    def _render(
+        self,
+        means: Tensor,
+        quaternions: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        colors: Tensor,
+        view_matrix: Tensor,
+        camera: PinholeCamera,
+        background: Tensor,
+    ) -> RenderOutput:
+        tensors = (means, quaternions, scales, opacities, colors, view_matrix, background)
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            image, alpha = _Rasterize.apply(camera, *tensors)
+            return RenderOutput(image, alpha)
+        image_array, alpha_array, _ = _forward(camera, *map(_array, tensors), keep=False)
+        return RenderOutput(torch.from_numpy(image_array), torch.from_numpy(alpha_array))
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What the backward pass needs of the forward pass; see ``cpu_kernels`` for the arrays."""
+
+    view: np.ndarray
+    lens: np.ndarray
+    tile_rows: int
+    geometry: np.ndarray
+    boxes: np.ndarray
+    keys: np.ndarray
+    slots: np.ndarray
+    pairs: int
+    starts: np.ndarray
+    work: np.ndarray
+    pair_gaussian: np.ndarray
+    pair_rows: np.ndarray
+    pair_slot: np.ndarray
+    final: np.ndarray
+    stop: np.ndarray
+    used: np.ndarray
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """A contiguous numpy view, or copy, of a CPU tensor."""
+    return tensor.detach().contiguous().numpy()
+
+
+def _forward(
+    camera: PinholeCamera,
+    means: np.ndarray,
+    quaternions: np.ndarray,
+    scales: np.ndarray,
+    opacities: np.ndarray,
+    colors: np.ndarray,
+    view_matrix: np.ndarray,
+    background: np.ndarray,
+    *,
+    keep: bool,
+) -> tuple[np.ndarray, np.ndarray, _Saved]:
+    """Image [H, W, 3], alpha [H, W] and, if ``keep``, all that the backward pass needs."""
+    n, width, height = means.shape[0], camera.width, camera.height
+    tile_columns, tile_rows = -(-width // kernels.TILE_WIDTH), -(-height // kernels.TILE_HEIGHT)
+    tiles = tile_columns * tile_rows
+    view = view_matrix.astype(np.float64)
+    intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy)
+    lens = np.array([*intrinsics, *frustum_limits(camera)], np.float64)
+    geometry = np.empty((n, kernels.GEOMETRY_COLUMNS))
+    boxes = np.empty((n, 4), np.int32)
+    keys = np.empty(n, np.int64)
+    slots = np.empty(n, np.int64)
+    starts = np.empty(tiles + 1, np.int64)
+    ends, work, used = (np.empty(tiles, np.int64) for _ in range(3))
+    image = np.empty((height, width, 3), np.float32)
+    alpha = np.empty((height, width), np.float32)
+    kept = (tiles if keep else 0, kernels.TILE_PIXELS)
+    final, stop = np.empty(kept, np.float32), np.empty(kept, np.float32)
+    with _launch:
+        threads = kernels.thread_count()
+        kernels.project_forward(
+            threads, means, quaternions, scales, opacities, colors, view, lens, width, height,
+            geometry, boxes, keys,
+        )  # fmt: skip
+        order = kernels.sort_by_depth(keys)
+        pairs = kernels.count_pairs(order, boxes, tile_rows, slots, starts)
+        if pairs > _MAX_PAIRS:
+            raise InputError(
+                f"scales: the Gaussians cover {pairs:,} tiles in all, the limit is {_MAX_PAIRS:,}: "
+                "bound their size"
+            )
+        pair_gaussian, pair_rows = np.empty(pairs, np.int32), np.empty(pairs, np.int32)
+        pair_slot = np.empty(pairs, np.int64)
+        kernels.bin_pairs(
+            threads, order, geometry, boxes, slots, starts, tile_columns, tile_rows, height, ends,
+            work, pair_gaussian, pair_rows, pair_slot,
+        )  # fmt: skip
+        kernels.blend_forward(
+            threads, geometry, colors, background, tile_rows, starts, ends, work, pair_gaussian,
+            pair_rows, image, alpha, keep, final, stop, used,
+        )  # fmt: skip
+    saved = _Saved(
+        view, lens, tile_rows, geometry, boxes, keys, slots, pairs, starts, work, pair_gaussian,
+        pair_rows, pair_slot, final, stop, used,
+    )  # fmt: skip
+    return image, alpha, saved
+
+
+def _backward(
+    saved: _Saved,
+    means: np.ndarray,
+    quaternions: np.ndarray,
+    scales: np.ndarray,
+    opacities: np.ndarray,
+    colors: np.ndarray,
+    background: np.ndarray,
+    grad_image: np.ndarray,
+    grad_alpha: np.ndarray,
+) -> tuple[np.ndarray, ...]:
+    """Gradients of means, quaternions, scales, opacities, colors, view matrix and background."""
+    n = means.shape[0]
+    pair_gradients = np.zeros((saved.pairs, kernels.PAIR_GRADIENTS), np.float32)
+    tile_background = np.empty((saved.used.shape[0], 3), np.float32)
+    grad_means, grad_scales, grad_colors = (np.empty((n, 3), np.float32) for _ in range(3))
+    grad_quaternions = np.empty((n, 4), np.float32)
+    grad_opacities = np.empty(n, np.float32)
+    grad_view_parts = np.zeros((-(-n // kernels.VIEW_CHUNK), 3, 4))
+    with _launch:
+        threads = kernels.thread_count()
+        kernels.blend_backward(
+            threads, saved.geometry, colors, background, saved.tile_rows, saved.starts, saved.work,
+            saved.pair_gaussian, saved.pair_rows, saved.pair_slot, saved.final, saved.stop,
+            saved.used, grad_image, grad_alpha, pair_gradients, tile_background,
+        )  # fmt: skip
+        kernels.project_backward(
+            threads, means, quaternions, scales, opacities, saved.view, saved.lens, saved.geometry,
+            saved.boxes, saved.keys, saved.slots, pair_gradients, grad_means, grad_quaternions,
+            grad_scales, grad_opacities, grad_colors, grad_view_parts,
+        )  # fmt: skip
+    grad_view = np.zeros((4, 4), np.float32)
+    grad_view[:3] = grad_view_parts.sum(0)
+    grad_background = tile_background.sum(0, dtype=np.float64).astype(np.float32)
+    return (
+        grad_means,
+        grad_quaternions,
+        grad_scales,
+        grad_opacities,
+        grad_colors,
+        grad_view,
+        grad_background,
+    )
+
+
+class _Rasterize(torch.autograd.Function):
+    """The kernels as one differentiable operation."""
+
+    @staticmethod
+    def forward(ctx: Any, camera: PinholeCamera, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        image, alpha, ctx.saved_forward = _forward(camera, *map(_array, tensors), keep=True)
+        ctx.save_for_backward(*tensors)
+        return torch.from_numpy(image), torch.from_numpy(alpha)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_image: Tensor, grad_alpha: Tensor) -> tuple[Tensor | None, ...]:
+        means, quaternions, scales, opacities, colors, _, background = map(
+            _array, ctx.saved_tensors
+        )
+        gradients = _backward(
+            ctx.saved_forward, means, quaternions, scales, opacities, colors, background,
+            _array(grad_image), _array(grad_alpha),
+        )  # fmt: skip
+        wanted = ctx.needs_input_grad[1:]
+        return (
+            None,
+            *(torch.from_numpy(g) if w else None for g, w in zip(gradients, wanted, strict=True)),
+        )

@@ -1,0 +1,147 @@
+"""Fit a head model to a whole clip: landmarks first, then the matte's outline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cag_avatar.camera import PinholeCamera
+from cag_avatar.head_models.base import HeadModel
+from cag_avatar.rendering.mesh import MeshBuffers, rasterize
+from cag_avatar.tracking.fitting import (
+    FitConfig,
+    FitState,
+    fit_frames,
+    fit_shared,
+    initial_state,
+    landmark_residuals,
+    landmark_weights,
+)
+from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
+from cag_avatar.tracking.silhouette import RimPoints, stack_rims
+from cag_avatar.tracking.surface_basis import ShapeSpace
+
+__all__ = ["ClipFit", "fit_clip"]
+
+
+@dataclass(frozen=True)
+class _Observed:
+    landmarks: Tensor  # [T, 478, 2]
+    scores: Tensor  # [T, E]
+
+
+class ClipFit:
+    """A head fitted to a clip; made by :func:`fit_clip`."""
+
+    def __init__(
+        self,
+        model: HeadModel,
+        space: ShapeSpace,
+        state: FitState,
+        size: tuple[int, int],
+        observed: _Observed,
+        config: FitConfig,
+    ) -> None:
+        self.model = model
+        self.state = state
+        self._space = space
+        self._size = size
+        self._observed = observed
+        self._config = config
+        embedding = load_landmark_embedding(model)
+        self._points = space.points(embedding.faces, embedding.barycentric)
+        self._weights = landmark_weights(embedding.spread, config)
+        self.identity, self.offsets = space.split(state.shape)
+        self.rest = model.rest_vertices(self.identity, self.offsets)
+
+    @property
+    def camera(self) -> PinholeCamera:
+        """The fitted camera."""
+        focal, centre = self.state.focal, self.state.centre
+        return PinholeCamera(*self._size, focal, focal, *centre)
+
+    def buffers(self, frame: int, torso_pose: Tensor | None = None) -> MeshBuffers:
+        """The fitted mesh in a frame as the camera sees it; the torso follows the head unless given."""
+        at = torch.tensor([frame])
+        pose = self.state.at(at).head_pose()
+        torso = pose if torso_pose is None else torso_pose[None]
+        vertices = self.model.posed_vertices(self.rest, self.state.code[at], pose, torso)[0]
+        return rasterize(vertices.numpy(), self.model.faces.numpy(), self.camera)
+
+    def labels(self, frame: int) -> NDArray[np.int64]:
+        """Region of the fitted mesh at each pixel of a frame, -1 where there is none, [H, W]."""
+        face = self.buffers(frame).face_index
+        regions = self.model.face_region.numpy()
+        return np.where(face >= 0, regions[face], -1)
+
+    def with_rims(self, rims: dict[int, RimPoints]) -> ClipFit:
+        """Solve again with the outlines of some frames: their shape first, then all poses.
+
+        Args:
+            rims: rim points by frame number; frames without are fitted to landmarks alone.
+        """
+        observed, config = self._observed, self._config
+        chosen = torch.tensor(sorted(rims))
+        part = stack_rims([rims[int(t)] for t in chosen], self.model, space=self._space, rest=None)
+        arguments = (self._points, observed.landmarks[chosen], self._weights, observed.scores[chosen])
+        survey = replace(config, shared_frames=len(chosen))
+        shared = fit_shared(
+            self.state.at(chosen), *arguments, survey, iterations=4, silhouette=part, fit_focal=False
+        )
+        state = replace(self.state, shape=shared.shape)
+        return self._again(state)
+
+    def with_all_rims(self, rims: list[RimPoints], iterations: int = 4) -> ClipFit:
+        """Solve poses and codes of every frame with its outline; the shape stays."""
+        rim = stack_rims(rims, self.model, space=None, rest=self.rest)
+        return self._again(self.state, iterations, rim)
+
+    def _again(
+        self, state: FitState, iterations: int = 4, rim: object | None = None
+    ) -> ClipFit:
+        state = fit_frames(
+            state, self._points, self._observed.landmarks, self._weights, self._observed.scores,
+            self._config, iterations=iterations, silhouette=rim,  # type: ignore[arg-type]
+        )  # fmt: skip
+        return ClipFit(self.model, self._space, state, self._size, self._observed, self._config)
+
+    def landmark_rmse(self) -> float:
+        """Root mean square of the landmark errors' coordinates, in inter-ocular distances."""
+        errors = landmark_residuals(self.state, self._points, self._observed.landmarks)
+        return float(errors.square().mean().sqrt())
+
+
+def fit_clip(
+    model: HeadModel,
+    landmarks: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    size: tuple[int, int],
+    centre: tuple[float, float],
+    config: FitConfig,
+) -> ClipFit:
+    """Fit to landmarks: shared identity, smooth offsets and focal length; poses and codes by frame.
+
+    Args:
+        model: the head model.
+        landmarks: MediaPipe's, [T, 478, 2 or 3] pixels.
+        scores: MediaPipe's blendshape scores in the model's order, [T, E].
+        size: width and height of the pictures.
+        centre: principal point, pixels.
+        config: weights.
+    """
+    space = ShapeSpace(model)
+    embedding = load_landmark_embedding(model)
+    points = space.points(embedding.faces, embedding.barycentric)
+    weights = landmark_weights(embedding.spread, config)
+    observed = _Observed(torch.from_numpy(landmarks[..., :2]).float(), torch.from_numpy(scores))
+    state = initial_state(points, observed.landmarks, size, centre, config)
+    arguments = (points, observed.landmarks, weights, observed.scores, config)
+    state = fit_frames(state, *arguments, iterations=4)
+    for iterations in (4, 3):
+        state = fit_shared(state, *arguments, iterations=iterations)
+        state = fit_frames(state, *arguments, iterations=4)
+    return ClipFit(model, space, state, size, observed, config)

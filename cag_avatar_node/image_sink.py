@@ -1,0 +1,97 @@
+"""Publish arrays as sensor_msgs/Image without copying them element by element."""
+
+from __future__ import annotations
+
+import array
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+
+__all__ = ["CompressedImageSink", "ImageSink"]
+
+
+class ImageSink:
+    """Publisher of uncompressed images.
+
+    The message's memory is allocated once for a size and written through a numpy view.
+    """
+
+    def __init__(
+        self, node: Node, topic: str, qos: QoSProfile, encoding: str, frame_id: str
+    ) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(
+            Image,
+            topic,
+            qos,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self._message = Image(encoding=encoding)
+        self._message.header.frame_id = frame_id
+        self._view: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._publisher.get_subscription_count())
+
+    def publish(self, pixels: NDArray[np.uint8], stamp: Time) -> None:
+        """Publish uint8 [H, W, 3], whose channels are in the order of the sink's encoding."""
+        if pixels.shape != self._view.shape:
+            height, width, channels = pixels.shape
+            memory = array.array("B", bytes(height * width * channels))
+            self._view = np.frombuffer(memory, np.uint8).reshape(pixels.shape)
+            self._message.data = memory
+            self._message.height, self._message.width = height, width
+            self._message.step = width * channels
+        np.copyto(self._view, pixels)
+        self._message.header.stamp = stamp
+        self._publisher.publish(self._message)
+
+    def destroy(self) -> None:
+        """Destroy the publisher."""
+        self._node.destroy_publisher(self._publisher)
+
+
+class CompressedImageSink:
+    """Publisher of JPEG images."""
+
+    def __init__(self, node: Node, topic: str, qos: QoSProfile, frame_id: str) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(
+            CompressedImage,
+            topic,
+            qos,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        # The format string that image_transport's compressed plugin writes.
+        self._message = CompressedImage(format="rgb8; jpeg compressed bgr8")
+        self._message.header.frame_id = frame_id
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._publisher.get_subscription_count())
+
+    def publish(self, rgb: NDArray[np.uint8], stamp: Time, quality: int) -> None:
+        """Publish RGB uint8 [H, W, 3] as a JPEG of quality 1 to 100."""
+        encoded, data = cv2.imencode(
+            ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+        )
+        if not encoded:
+            raise RuntimeError(f"OpenCV could not encode an image of shape {rgb.shape} as JPEG")
+        memory = array.array("B")
+        memory.frombytes(data.data)
+        self._message.data = memory
+        self._message.header.stamp = stamp
+        self._publisher.publish(self._message)
+
+    def destroy(self) -> None:
+        """Destroy the publisher."""
+        self._node.destroy_publisher(self._publisher)

@@ -1,0 +1,179 @@
+"""Common ground of the lifecycle nodes: transitions, autostart, diagnostics and start-up."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import rclpy
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from cag_avatar.errors import InputError
+from cag_avatar_node.node_health import Health, HealthPublisher
+from cag_avatar_node.node_parameters import NodeParameter, declare_parameters
+
+__all__ = ["ManagedNode", "run_managed_node"]
+
+_AUTOSTART = NodeParameter(
+    "autostart",
+    True,
+    "Configure and activate the node itself at start-up; false: wait for a lifecycle manager.",
+)
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node whose subclass fills in four plain methods.
+
+    Subclasses override :meth:`configure` (read parameters, load), :meth:`activate` (make
+    publishers, subscriptions, threads), :meth:`deactivate` (undo activate), :meth:`cleanup` (undo
+    configure) and :meth:`health`. ``configure`` and ``activate`` raise on failure, which becomes a
+    FAILURE of the transition and a log line, never an exception on the ROS thread.
+    """
+
+    def __init__(self, name: str, parameters: Sequence[NodeParameter], **options: Any) -> None:
+        super().__init__(name, **options)
+        self._configured = False
+        self._active = False
+        declare_parameters(self, (_AUTOSTART, *parameters), lambda: self._configured)
+        self._health_publisher = HealthPublisher(self, self._health_in_any_state)
+
+    # What a subclass fills in.
+
+    def configure(self) -> None:
+        """Read the parameters and load what they name. Raises InputError on bad ones."""
+
+    def activate(self) -> None:
+        """Make publishers, subscriptions and threads."""
+
+    def deactivate(self) -> None:
+        """Undo :meth:`activate`; also called after one that failed half-way."""
+
+    def cleanup(self) -> None:
+        """Undo :meth:`configure`; also called after one that failed half-way."""
+
+    def health(self) -> Health:
+        """The state for /diagnostics while the node is active."""
+        return Health()
+
+    # Conveniences for subclasses.
+
+    def value(self, name: str) -> Any:
+        """Value of a parameter."""
+        return self.get_parameter(name).value
+
+    def seconds(self) -> float:
+        """The node's clock, in seconds."""
+        return float(self.get_clock().now().nanoseconds) * 1e-9
+
+    def report_exception(self, error: Exception) -> None:
+        """Log an exception of a worker thread; quiet while ROS shuts down."""
+        if self.context.ok():
+            trace = "".join(traceback.format_exception(error))
+            self.get_logger().error(f"{error}\n{trace}", throttle_duration_sec=5.0)
+
+    # Lifecycle.
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Configure; FAILURE, with a line in the log, when a parameter or a file is bad."""
+        result = self._attempt("configure", self.configure, self.cleanup)
+        self._configured = result == TransitionCallbackReturn.SUCCESS
+        return result
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Activate; FAILURE when an entity cannot be made."""
+        result = self._attempt("activate", self.activate, self.deactivate)
+        self._active = result == TransitionCallbackReturn.SUCCESS
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop the work; what was loaded stays."""
+        self._active = False
+        return self._attempt("deactivate", self.deactivate, None)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free what was loaded."""
+        self._configured = False
+        return self._attempt("clean up", self.cleanup, None)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and free everything."""
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything: the node is unconfigured afterwards and can be configured again."""
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """Stop the work and free what was loaded, from any state."""
+        if self._active:
+            self._active = False
+            self._attempt("deactivate", self.deactivate, None)
+        if self._configured:
+            self._configured = False
+            self._attempt("clean up", self.cleanup, None)
+
+    def _attempt(
+        self, verb: str, action: Callable[[], None], undo: Callable[[], None] | None
+    ) -> TransitionCallbackReturn:
+        try:
+            action()
+            return TransitionCallbackReturn.SUCCESS
+        except InputError as error:
+            self.get_logger().error(f"cannot {verb}: {error}")
+        except Exception as error:
+            self.get_logger().error(f"cannot {verb}: {error!r}\n{traceback.format_exc()}")
+        if undo is not None:
+            try:
+                undo()
+            except Exception as error:
+                self.get_logger().error(f"undoing it failed as well: {error!r}")
+        return TransitionCallbackReturn.FAILURE
+
+    def _health_in_any_state(self) -> Health:
+        if self._active:
+            return self.health()
+        return Health(message="inactive" if self._configured else "not configured")
+
+
+def run_managed_node(
+    make: Callable[[], ManagedNode],
+    args: Sequence[str] | None = None,
+) -> int:
+    """Run a node until it is told to stop.
+
+    Args:
+        make: makes the node.
+        args: command line with ``--ros-args``; default: the process's.
+
+    Returns:
+        Exit code: 0 after SIGINT or SIGTERM, 2 when a parameter is bad or autostart fails.
+    """
+    rclpy.init(args=None if args is None else list(args))
+    node: ManagedNode | None = None
+    try:
+        try:
+            node = make()
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        if node.value("autostart"):
+            success = TransitionCallbackReturn.SUCCESS
+            if node.trigger_configure() != success or node.trigger_activate() != success:
+                return 2
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0

@@ -1,0 +1,171 @@
+"""Real nodes on real topics, each test in a ROS domain of its own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cag_avatar_node.transport import image_transport_environment
+
+# Before rclpy makes its first participant: the settings that the nodes themselves run with.
+os.environ.update(image_transport_environment())
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+# A random start keeps two test runs on one machine apart; 0 to 101 is the range that is always
+# free of the ephemeral ports.
+_domains = itertools.cycle(random.Random(os.getpid()).sample(range(1, 102), 101))
+
+
+class RosWorld:
+    """A ROS context in a domain of its own, spun by a thread, with a node for the test's topics."""
+
+    def __init__(self, domain_id: int) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        self.domain_id = domain_id
+        self.context = rclpy.Context()
+        rclpy.init(args=[], context=self.context, domain_id=domain_id)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.node = rclpy.create_node("test", context=self.context)
+        self.executor.add_node(self.node)
+        self._nodes: list[Any] = []
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        from rclpy.executors import ExternalShutdownException
+
+        try:
+            self.executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def add(self, factory: Callable[..., Any], **parameters: Any) -> Any:
+        """Make a node under test with these parameters and spin it."""
+        from rclpy.parameter import Parameter
+
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        node = factory(context=self.context, parameter_overrides=overrides)
+        self._nodes.append(node)
+        self.executor.add_node(node)
+        return node
+
+    def start(self, factory: Callable[..., Any], **parameters: Any) -> Any:
+        """Make a lifecycle node, configure and activate it, and spin it."""
+        from rclpy.lifecycle import TransitionCallbackReturn
+        from rclpy.parameter import Parameter
+
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        node = factory(context=self.context, parameter_overrides=overrides)
+        self._nodes.append(node)
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        self.executor.add_node(node)
+        return node
+
+    def listen(self, message_type: Any, topic: str, qos: Any) -> list[Any]:
+        """Subscribe; the list grows with what is received."""
+        received: list[Any] = []
+        self.node.create_subscription(message_type, topic, received.append, qos)
+        return received
+
+    def publisher(self, message_type: Any, topic: str, qos: Any) -> Any:
+        """A publisher that has found its subscriber."""
+        publisher = self.node.create_publisher(message_type, topic, qos)
+        wait_until(lambda: publisher.get_subscription_count() > 0, "a subscriber of " + topic)
+        return publisher
+
+    def health(self, received: list[Any], name: str) -> dict[str, str]:
+        """Values of the newest diagnostics of a node."""
+        for array in reversed(received):
+            for status in array.status:
+                if status.name == name:
+                    return {value.key: value.value for value in status.values}
+        return {}
+
+    def close(self) -> None:
+        """End everything."""
+        for node in self._nodes:
+            self.executor.remove_node(node)
+            if hasattr(node, "close"):
+                node.close()
+            node.destroy_node()
+        self.executor.shutdown(timeout_sec=5.0)
+        self.node.destroy_node()
+        self.context.try_shutdown()
+        self._thread.join(5.0)
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout: float = 20.0) -> None:
+    """Poll a condition; fail the test, saying what did not happen, after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout:g} s for {what}")
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def domain_id() -> int:
+    """A ROS domain that no other test uses."""
+    return next(_domains)
+
+
+@pytest.fixture
+def world(domain_id: int) -> Iterator[RosWorld]:
+    """A ROS context for nodes in this process."""
+    pytest.importorskip("rclpy", reason="rclpy is not installed: run make setup")
+    pytest.importorskip("cag_avatar_msgs.msg", reason="cag_avatar_msgs is not built: make ros2-ws")
+    ros_world = RosWorld(domain_id)
+    yield ros_world
+    ros_world.close()
+
+
+@pytest.fixture
+def node_environment(domain_id: int) -> dict[str, str]:
+    """Environment for a node in a process of its own, in the domain of ``world``."""
+    return {**os.environ, "ROS_DOMAIN_ID": str(domain_id), "PYTHONUNBUFFERED": "1"}
+
+
+def coded_frame(number: int, width: int = 64, height: int = 48) -> NDArray[np.uint8]:
+    """A BGR picture from which :func:`frame_number` reads its number after compression."""
+    frame = np.full((height, width, 3), 128, np.uint8)
+    for bit in range(8):
+        value = 255 if number >> bit & 1 else 0
+        frame[:, bit * width // 8 : (bit + 1) * width // 8] = value
+    frame[: height // 4, :, :] = (255, 0, 0)  # a blue band on top tells BGR from RGB
+    return frame
+
+
+def frame_number(frame: NDArray[np.uint8]) -> int:
+    """The number that :func:`coded_frame` wrote."""
+    height, width = frame.shape[:2]
+    grey = frame[height // 2 :].mean((0, 2))
+    return sum(
+        (1 << bit) * bool(grey[bit * width // 8 : (bit + 1) * width // 8].mean() > 127)
+        for bit in range(8)
+    )
+
+
+@pytest.fixture
+def numbered_video(tmp_path: Path) -> Path:
+    """20 numbered frames of 64 x 48 at 20 frames/s."""
+    path = tmp_path / "numbered.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (64, 48))
+    assert writer.isOpened()
+    for number in range(20):
+        writer.write(coded_frame(number))
+    writer.release()
+    return path

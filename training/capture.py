@@ -1,0 +1,61 @@
+"""What an avatar keeps of the motion it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cag_avatar.avatar.record import CaptureRecord
+from cag_avatar.geometry import matrix_to_rotation_vector
+
+from cag_avatar_training.dataset import Dataset
+from cag_avatar_training.motion import Motion
+
+__all__ = ["capture_record", "neutral_frame"]
+
+
+def _motion_from(poses: Tensor, neutral: Tensor) -> NDArray[np.float64]:
+    """Rotation vectors and translations [T, 6] of poses [T, 4, 4] since ``neutral`` [4, 4]."""
+    turn = poses[:, :3, :3] @ neutral[:3, :3].T
+    vectors = matrix_to_rotation_vector(turn)
+    shift = poses[:, :3, 3] - neutral[:3, 3]
+    return np.concatenate([vectors.numpy(), shift.numpy()], 1)
+
+
+def neutral_frame(motion: Motion, frames: Sequence[int]) -> int:
+    """The frame whose head is closest to the median pose while its face is quiet.
+
+    Distance in radians plus metres / 0.1, plus a tenth of the sum of the coefficients.
+    """
+    poses = motion.head_pose[list(frames)].double()
+    relative = _motion_from(poses, poses[0])
+    relative -= np.median(relative, axis=0)
+    distance = np.linalg.norm(relative[:, :3], axis=1) + np.linalg.norm(relative[:, 3:], axis=1) * 10
+    quiet = motion.codes[list(frames)].double().sum(1).numpy()
+    return list(frames)[int(np.argmin(distance + 0.1 * quiet))]
+
+
+def capture_record(
+    dataset: Dataset,
+    motion: Motion,
+    frames: Sequence[int],
+    background: tuple[float, float, float],
+) -> CaptureRecord:
+    """Camera, neutral poses and ranges of the frames trained on."""
+    neutral = neutral_frame(motion, frames)
+    codes = motion.codes[list(frames)].double().numpy()
+    poses = motion.head_pose[list(frames)].double()
+    relative = _motion_from(poses, motion.head_pose[neutral].double())
+    return CaptureRecord(
+        camera=dataset.info.camera,
+        neutral_head_pose=motion.head_pose[neutral].double().numpy(),
+        neutral_torso_pose=motion.torso_pose[neutral].double().numpy(),
+        code_min=np.percentile(codes, 1, axis=0),
+        code_max=np.percentile(codes, 99, axis=0),
+        pose_min=np.minimum(np.percentile(relative, 1, axis=0), 0.0),
+        pose_max=np.maximum(np.percentile(relative, 99, axis=0), 0.0),
+        background=background,
+    )

@@ -1,0 +1,236 @@
+"""Figures and pictures of an avatar on held-out frames."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cag_avatar.avatar.inference import PreparedAvatar
+from cag_avatar.avatar.model import Avatar
+from cag_avatar.errors import InputError
+from cag_avatar.files import replacing, replacing_folder
+from cag_avatar.rendering.rasterizer import Backend, Rasterizer, get_rasterizer
+
+from cag_avatar_training.config import LossConfig, RefinementConfig
+from cag_avatar_training.dataset import Dataset, Split
+from cag_avatar_training.metrics import l1, psnr, ssim
+from cag_avatar_training.motion import Motion
+from cag_avatar_training.perceptual import PerceptualNet, load_perceptual
+from cag_avatar_training.refinement import corrected_motion, correction_size, refine_frames
+
+__all__ = ["evaluate", "measure_images"]
+
+#: Columns of side_by_side.png.
+_COLUMNS = 6
+
+
+def measure_images(
+    image: Tensor, target: Tensor, matte: Tensor, perceptual: Callable[[Tensor, Tensor], Tensor]
+) -> dict[str, float]:
+    """Figures of one picture [H, W, 3] in [0, 1] against the truth; matte [H, W] in [0, 1].
+
+    ``*_matte`` counts only pixels (SSIM: windows centred) where the matte exceeds 0.5.
+    """
+    image = image.clamp(0, 1)
+    inside = matte > 0.5
+    with torch.inference_mode():
+        distance = float(perceptual(image, target))
+    return {
+        "psnr": psnr(image, target),
+        "ssim": ssim(image, target),
+        "l1": l1(image, target),
+        "stlpips": distance,
+        "psnr_matte": psnr(image, target, inside),
+        "ssim_matte": ssim(image, target, inside),
+        "l1_matte": l1(image, target, inside),
+    }
+
+
+def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {
+        name: round(float(np.nanmean([row[name] for row in rows])), 5) for name in rows[0]
+    }
+
+
+def _to_uint8(image: Tensor) -> NDArray[np.uint8]:
+    return (image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
+
+
+def _render(
+    prepared: PreparedAvatar,
+    motion: Motion,
+    index: int,
+    dataset: Dataset,
+    background: Tensor,
+    rasterizer: Rasterizer,
+) -> Tensor:
+    g = prepared.gaussians(*motion.frame(index))
+    with torch.inference_mode():
+        return rasterizer.render(
+            g.means, g.quaternions, g.scales, g.opacities, g.colors, torch.eye(4),
+            dataset.info.camera, background,
+        ).image  # fmt: skip
+
+
+def evaluate(
+    avatar: Avatar,
+    dataset: Dataset,
+    out_dir: Path | str,
+    split: Split | None = None,
+    refine: bool = True,
+    refinement: RefinementConfig | None = None,
+    perceptual_net: PerceptualNet = "alex",
+    backend: Backend = "auto",
+    show: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Measure an avatar on held-out frames and write figures and pictures.
+
+    ``as_tracked`` renders with the dataset's codes and poses. ``refined`` first fits code and poses of
+    each held-out frame to its image with the avatar frozen, as photometric trackers do: it tells how
+    well the avatar can show the person, not how well the tracking drives it. The pictures written are
+    refined ones if ``refine``, and exactly those that are measured (8 bit).
+
+    Args:
+        avatar: with its record.
+        dataset: whose held-out frames are used.
+        out_dir: folder for metrics.json, pred/, truth/, side_by_side.{png,mp4}; other files in it stay.
+        split: held-out frames; None takes the split of the training.
+        refine: also refine.
+        refinement: its settings; 12 steps by default.
+        perceptual_net: network of ST-LPIPS.
+        backend: rasteriser.
+        show: called as show(what, done, total).
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        InputError: the avatar has no record or does not fit the dataset.
+    """
+    record = avatar.record
+    if record is None:
+        raise InputError("avatar: has no capture record; load it from a .cag file")
+    if len(avatar.rest) != len(dataset.tracking.vertex_offsets):
+        raise InputError(f"{dataset.path}: was made for another head model than the avatar")
+    chosen: Split = split or record.protocol.get("split", "last")
+    _, frames = dataset.split(chosen)
+    refinement = refinement or RefinementConfig(steps=12)
+    report = show or (lambda what, done, total: None)
+    rasterizer = get_rasterizer(backend)
+    background = torch.tensor(record.background)
+    prepared = PreparedAvatar(avatar)
+    perceptual = load_perceptual(perceptual_net)
+    tracked = Motion.tracked(dataset.tracking)
+    motions = {"as_tracked": tracked}
+    if refine:
+        done = iter(range(1, len(frames) + 1))
+        corrections = refine_frames(
+            prepared,
+            dataset,
+            frames,
+            tracked,
+            torch.zeros(len(dataset), correction_size(tracked.codes.shape[1])),
+            refinement,
+            LossConfig(),
+            background,
+            rasterizer,
+            lambda: report("refining", next(done), len(frames)),
+        )
+        motions["refined"] = corrected_motion(tracked, corrections, avatar.neck_pivot)
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in motions}
+    shown = list(motions)[-1]
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    picks = {frames[round(i)] for i in np.linspace(0, len(frames) - 1, min(_COLUMNS, len(frames)))}
+    columns: list[NDArray[np.uint8]] = []
+    camera = dataset.info.camera
+    size = (2 * camera.width, camera.height)
+    with (
+        replacing_folder(out_dir / "pred") as pred_dir,
+        replacing_folder(out_dir / "truth") as truth_dir,
+        _video(out_dir / "side_by_side.mp4", dataset.info.fps, size) as video,
+    ):
+        for number, index in enumerate(frames):
+            frame = dataset.frame(index)
+            truth = _to_uint8(frame.target(background))
+            target = torch.from_numpy(truth).float() / 255
+            pictures = {}
+            for name, motion in motions.items():
+                image = _render(prepared, motion, index, dataset, background, rasterizer)
+                pictures[name] = _to_uint8(image)
+                quantised = torch.from_numpy(pictures[name]).float() / 255
+                rows[name].append(measure_images(quantised, target, frame.alpha, perceptual))
+            _write_png(pred_dir / f"{index:05d}.png", pictures[shown])
+            _write_png(truth_dir / f"{index:05d}.png", truth)
+            pair = np.concatenate([truth, pictures[shown]], 1)
+            video.write(cv2.cvtColor(pair, cv2.COLOR_RGB2BGR))
+            if index in picks:
+                columns.append(np.concatenate([truth, pictures[shown]], 0))
+            report("measuring", number + 1, len(frames))
+    with replacing(out_dir / "side_by_side.png") as temporary:
+        _write_png(temporary, np.concatenate(columns, 1))
+    result = {
+        **{name: _means(values) for name, values in rows.items()},
+        "protocol": {
+            "source": dataset.info.source,
+            "split": chosen,
+            "held_out_frames": len(frames),
+            "resolution": [camera.width, camera.height],
+            "background": list(record.background),
+            "mask": "composited with the dataset's matte; *_matte: where the matte exceeds 0.5",
+            "averaging": "mean over frames",
+            "refined": (
+                f"code, head and torso pose of held-out frames fitted to their images, avatar frozen, "
+                f"{refinement.steps} Adam steps at {refinement.size} px"
+                if refine
+                else "no"
+            ),
+            "pictures": shown,
+            "perceptual": perceptual.description,
+            "device": rasterizer.name,
+            "training": {k: v for k, v in record.protocol.items() if k != "config"},
+        },
+        "frames": {
+            str(index): {name: rows[name][number] for name in rows}
+            for number, index in enumerate(frames)
+        },
+    }
+    with replacing(out_dir / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(_finite(result), indent=2, allow_nan=False) + "\n")
+    return result
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: a figure that could not be measured becomes null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
+        raise InputError(f"{path}: cannot be written; is the disk full?")
+
+
+@contextmanager
+def _video(path: Path, fps: float, size: tuple[int, int]) -> Iterator[cv2.VideoWriter]:
+    with replacing(path) as temporary:
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
+        if not writer.isOpened():
+            raise InputError(f"{path}: OpenCV cannot write MP4 here; install opencv-python again")
+        try:
+            yield writer
+        finally:
+            writer.release()

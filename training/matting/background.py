@@ -1,0 +1,138 @@
+"""A clean picture of the background, where a still camera has seen it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BackgroundPlate", "PlateEvidence", "estimate_plate"]
+
+#: A pixel must have been background this often, and in this share of the frames.
+_MIN_COUNT, _MIN_SHARE = 3, 0.08
+#: Grey levels: least noise assumed, and the noise above which a pixel is not a still background.
+_NOISE_FLOOR, _NOISE_LIMIT = 3.0, 12.0
+#: Darker and brighter than the plate by these factors may be a shadow or a reflection.
+_SHADES = (0.55, 1.15)
+#: Grey levels by which hair differs from a background guessed from nearby.
+_FAR = 30.0
+_UNSEEN = np.int16(1000)
+
+
+@dataclass(frozen=True)
+class PlateEvidence:
+    """How a frame differs from the plate, in units of its noise; NaN where it is unknown."""
+
+    difference: NDArray[np.float32]
+    """Distance of the colours, [h, w]."""
+    chroma: NDArray[np.float32]
+    """The same after the best change of brightness that a shadow could make, [h, w]."""
+    background: NDArray[np.float32]
+    """The plate under this frame's exposure, [h, w, 3]."""
+    noise: NDArray[np.float32]
+    """Standard deviation of the plate's colours in grey levels, [h, w]."""
+    unseen_other: NDArray[np.bool_]
+    """Where a still camera never saw the background, and the colour is far from the background
+    nearby: hair or clothes, [h, w]."""
+
+
+@dataclass(frozen=True)
+class BackgroundPlate:
+    """Median colour and noise of every pixel that was seen as background."""
+
+    colour: NDArray[np.float32]
+    """[h, w, 3], RGB in grey levels; where not ``known``, the nearest known colour."""
+    noise: NDArray[np.float32]
+    """Standard deviation (1.48 times the median deviation) in grey levels, [h, w]."""
+    known: NDArray[np.bool_]
+    """Where the plate may be trusted, [h, w]."""
+
+    def compare(
+        self, image: NDArray[np.uint8], background: NDArray[np.bool_]
+    ) -> PlateEvidence:
+        """Compare a frame [h, w, 3]; its exposure is matched on the sure ``background``."""
+        frame = image.astype(np.float32)
+        pixels = self.known & background
+        gain = np.ones(3, np.float32)
+        if pixels.sum() > 200:
+            ratio = (frame[pixels] + 8) / (self.colour[pixels] + 8)
+            gain = np.clip(np.median(ratio, axis=0), 0.8, 1.25).astype(np.float32)
+        plate = self.colour * gain
+        noise = np.maximum(self.noise, _NOISE_FLOOR)
+        smooth, smooth_plate = cv2.blur(frame, (3, 3)), cv2.blur(plate, (3, 3))
+        difference = _length(smooth - smooth_plate) / noise
+        power = (smooth_plate * smooth_plate).sum(-1) + 1
+        shade = np.clip((smooth * smooth_plate).sum(-1) / power, *_SHADES)[..., None]
+        rest = _length(smooth - shade * smooth_plate)
+        chroma = rest / noise
+        still = pixels.sum() > 0.5 * background.sum() and background.any()
+        unseen_other = ~self.known & (rest > _FAR) if still else np.zeros(self.known.shape, bool)
+        difference[~self.known] = np.nan
+        chroma[~self.known] = np.nan
+        return PlateEvidence(difference, chroma, plate, noise, unseen_other)
+
+
+def estimate_plate(
+    images: list[NDArray[np.uint8]],
+    background: list[NDArray[np.bool_]],
+    sure: list[NDArray[np.bool_]],
+) -> BackgroundPlate:
+    """Median over the frames in which a pixel is background.
+
+    Args:
+        images: frames [h, w, 3], RGB.
+        background: where each of them is taken for background, [h, w].
+        sure: where each of them surely is; the clip's own noise is measured there.
+
+    Where the camera or the background moves, the noise is large and the plate stays unknown.
+    """
+    height, width = images[0].shape[:2]
+    colour = np.zeros((height, width, 3), np.float32)
+    noise = np.zeros((height, width), np.float32)
+    known = np.zeros((height, width), bool)
+    need = max(_MIN_COUNT, int(np.ceil(_MIN_SHARE * len(images))))
+    for start in range(0, height, 32):
+        rows = slice(start, min(start + 32, height))
+        stack = np.stack([image[rows] for image in images]).astype(np.int16)
+        seen = np.stack([mask[rows] for mask in background])
+        count = seen.sum(0)
+        median = _masked_median(stack, seen, count)
+        spread = np.abs(stack - median.astype(np.int16)).max(-1, keepdims=True)
+        deviation = 1.4826 * _masked_median(spread, seen, count)[..., 0]
+        colour[rows], noise[rows] = median, deviation
+        known[rows] = count >= need
+    always = np.mean(sure, axis=0) > 0.5
+    usual = float(np.median(noise[always])) if always.any() else _NOISE_FLOOR
+    known &= noise < np.clip(3 * usual, 6.0, _NOISE_LIMIT)
+    return BackgroundPlate(_fill(colour, known), noise, known)
+
+
+def _fill(colour: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Nearest known colour where none is known."""
+    if not known.any():
+        return colour
+    _, nearest = cv2.distanceTransformWithLabels(
+        (~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    table = np.zeros((int(nearest.max()) + 1, 3), np.float32)
+    table[nearest[known]] = colour[known]
+    return table[nearest]
+
+
+def _length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.sqrt((vectors * vectors).sum(-1))
+
+
+def _masked_median(
+    values: NDArray[np.int16], seen: NDArray[np.bool_], count: NDArray[Any]
+) -> NDArray[np.float32]:
+    """Median over axis 0 of ``values`` [n, ..., c] where ``seen`` [n, ...]."""
+    ordered = np.sort(np.where(seen[..., None], values, _UNSEEN), axis=0)
+    lower = np.maximum(count - 1, 0) // 2
+    upper = np.maximum(count, 1) // 2
+    upper = np.minimum(upper, np.maximum(count - 1, 0))
+    pick = [np.take_along_axis(ordered, k[None, ..., None], 0)[0] for k in (lower, upper)]
+    return ((pick[0].astype(np.float32) + pick[1]) / 2).astype(np.float32)

@@ -1,0 +1,205 @@
+"""Alpha of a whole clip, frame by frame."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cag_avatar.errors import InputError
+from cag_avatar.head_models.base import REGIONS
+from cag_avatar_training.matting.band import find_band
+from cag_avatar_training.matting.closed_form import load_pymatting, solve_alpha, upsample_alpha
+from cag_avatar_training.matting.config import MatteConfig
+from cag_avatar_training.matting.seeds import Seeds, find_seeds
+from cag_avatar_training.matting.segmentation import ClipModel, cut, survey
+from cag_avatar_training.matting.temporal import steady_alpha
+
+__all__ = ["matte_clip"]
+
+Frames = Callable[[int], NDArray[np.uint8]]
+Labels = Callable[[int], NDArray[Any]]
+
+#: Alpha below the first is taken for 0, above the second for 1.
+_BLACK, _WHITE = 0.03, 0.97
+#: Alpha from which a piece must hang together with the person.
+_SOLID = 0.12
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One frame on its way."""
+
+    image: NDArray[np.uint8]
+    small: NDArray[np.uint8]
+    alpha: NDArray[np.float32]
+
+
+def matte_clip(
+    frames: Frames,
+    labels: Labels,
+    count: int,
+    config: MatteConfig | None = None,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[NDArray[np.uint8]]:
+    """Matte the person in every frame of a clip.
+
+    The clip's colour models and background plate come from some of its frames; then each frame is
+    cut (GrabCut seeded by the drawn head), given a soft edge (closed-form matting at
+    ``config.working_size``), steadied with its two neighbours and upsampled. The result does not
+    depend on the number of workers.
+
+    Args:
+        frames: frame i, [H, W, 3] uint8, RGB; all of one size. Called in this thread, first for the
+            survey (ascending), then for every frame (ascending).
+        labels: the fitted head drawn into frame i, [H, W] integers: -1 for nothing, else an index
+            into ``head_models.base.REGIONS``. Called likewise.
+        count: number of frames.
+        config: settings.
+        workers: threads; by default one a core.
+        progress: called with (frames done, count).
+
+    Yields:
+        Alpha of frames 0, 1, ..., [H, W] uint8: 255 for the person.
+
+    Raises InputError on an empty clip, a frame or label image of another size or type, or a frame in
+    which no head is drawn.
+    """
+    settings = config or MatteConfig()
+    if count < 1:
+        raise InputError("matte: the clip holds no frames")
+    for module in ("laplacian.cf_laplacian", "preconditioner.ichol", "solver.cg"):
+        load_pymatting(module)
+    reader = _Reader(frames, labels, settings)
+    model = _survey(reader, count, settings)
+    threads = workers or len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        yield from _stream(pool, reader, model, count, settings, max(1, threads), progress)
+
+
+def _stream(
+    pool: ThreadPoolExecutor,
+    reader: _Reader,
+    model: ClipModel,
+    count: int,
+    config: MatteConfig,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[NDArray[np.uint8]]:
+    solving: deque[Future[_Frame]] = deque()
+    finishing: deque[Future[NDArray[np.uint8]]] = deque()
+    recent: list[_Frame] = []  # the frame before the one to finish, that one, and the one after
+    read = done = 0
+    try:
+        while done < count:
+            while read < count and len(solving) + len(finishing) < 2 * workers + 1:
+                image, small, seeds = reader.read(read)
+                solving.append(pool.submit(_solve, image, small, seeds, model, config))
+                read += 1
+            if solving:
+                recent = [*recent[-2:], solving.popleft().result()]
+                if len(recent) > 1:
+                    before = recent[:-2]
+                    around = [*before, recent[-1]]
+                    finishing.append(pool.submit(_finish, recent[-2], around, config))
+                if not solving and read == count:
+                    finishing.append(pool.submit(_finish, recent[-1], recent[-2:-1], config))
+            while finishing and (len(finishing) > workers or not solving):
+                yield finishing.popleft().result()
+                done += 1
+                if progress is not None:
+                    progress(done, count)
+    finally:
+        for waiting in (*solving, *finishing):
+            waiting.cancel()
+
+
+class _Reader:
+    """Reads and checks frames, and brings them to the working size."""
+
+    def __init__(self, frames: Frames, labels: Labels, config: MatteConfig) -> None:
+        self._frames, self._labels, self._config = frames, labels, config
+        self._shape: tuple[int, ...] | None = None
+
+    def read(self, i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Seeds]:
+        """The frame without its border, the same at the working size, and its seeds."""
+        image, labels = np.asarray(self._frames(i)), np.asarray(self._labels(i))
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InputError(
+                f"matte: frame {i} is {image.dtype} {image.shape}, expected uint8 [H, W, 3]"
+            )
+        self._shape = self._shape or image.shape
+        if image.shape != self._shape:
+            raise InputError(f"matte: frame {i} has shape {image.shape}, the first {self._shape}")
+        if labels.shape != image.shape[:2] or not np.issubdtype(labels.dtype, np.integer):
+            raise InputError(
+                f"matte: labels of frame {i} are {labels.dtype} {labels.shape}, expected integers "
+                f"{image.shape[:2]}"
+            )
+        if labels.min() < -1 or labels.max() >= len(REGIONS):
+            raise InputError(f"matte: labels of frame {i} leave -1..{len(REGIONS) - 1}")
+        height, width = labels.shape
+        if min(height, width) < 32 + 4 * self._config.border:
+            raise InputError(f"matte: frames of {width} x {height} are too small")
+        clean = _without_border(image, self._config.border)
+        factor = min(1.0, self._config.working_size / max(height, width))
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        small = cv2.resize(clean, size, interpolation=cv2.INTER_AREA)
+        drawn = cv2.resize(labels.astype(np.int16), size, interpolation=cv2.INTER_NEAREST)
+        seeds = find_seeds(drawn, self._config)
+        if seeds is None:
+            raise InputError(f"matte: no head is drawn in frame {i}; fit it or drop the frame")
+        return clean, small, seeds
+
+
+def _survey(reader: _Reader, count: int, config: MatteConfig) -> ClipModel:
+    chosen = np.unique(np.linspace(0, count - 1, min(count, config.survey_frames)).astype(int))
+    read = [reader.read(int(i))[1:] for i in chosen]
+    return survey([small for small, _ in read], [seeds for _, seeds in read], config)
+
+
+def _solve(
+    image: NDArray[np.uint8],
+    small: NDArray[np.uint8],
+    seeds: Seeds,
+    model: ClipModel,
+    config: MatteConfig,
+) -> _Frame:
+    """Soft alpha at the working size."""
+    person, evidence = cut(small, seeds, model)
+    band = find_band(small, person, evidence, seeds.head_size, config)
+    alpha = solve_alpha(small, person, band.unknown, band.prior, band.weight)
+    return _Frame(image, small, alpha)
+
+
+def _finish(frame: _Frame, around: list[_Frame], config: MatteConfig) -> NDArray[np.uint8]:
+    """Alpha at full size from a frame and its neighbours."""
+    alpha = steady_alpha(
+        frame.small, frame.alpha, [(f.small, f.alpha) for f in around], config.temporal_weight
+    )
+    alpha = np.clip((alpha - _BLACK) / (_WHITE - _BLACK), 0, 1)
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats((alpha > _SOLID).astype(np.uint8))
+    if len(stats) > 2:
+        main = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+        stray = ((pieces > 0) & (pieces != main)).astype(np.uint8)
+        alpha[(cv2.dilate(stray, np.ones((3, 3), np.uint8)) > 0) & (pieces != main)] = 0
+    large = upsample_alpha(alpha, frame.small, frame.image)
+    large = _without_border(large, config.border)
+    return np.rint(large * 255).astype(np.uint8)
+
+
+def _without_border(image: NDArray[Any], width: int) -> NDArray[Any]:
+    """The image with its outermost rows and columns replaced by their inner neighbours'."""
+    if width == 0:
+        return image
+    inner = np.ascontiguousarray(image[width:-width, width:-width])
+    return cv2.copyMakeBorder(inner, width, width, width, width, cv2.BORDER_REPLICATE)

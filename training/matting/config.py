@@ -1,0 +1,53 @@
+"""Settings of the matte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from cag_avatar.errors import InputError
+
+__all__ = ["MatteConfig"]
+
+
+@dataclass(frozen=True)
+class MatteConfig:
+    """How a clip is matted.
+
+    Lengths named ``*_heads`` are fractions of the head's size (the square root of the area of the
+    drawn head, without neck and shoulders), so that they hold for small and large faces.
+    """
+
+    working_size: int = 256
+    """Longer side, in pixels, at which frames are cut and matted; alpha is then upsampled."""
+    sure_foreground_heads: float = 0.10
+    """A pixel deeper than this inside the drawn head is the person's."""
+    sure_torso_heads: float = 0.16
+    """The same inside neck and shoulders, where the clothes' outline is not the body's."""
+    sure_background_heads: float = 0.70
+    """A pixel farther than this from the drawn person is background; hair must fit within."""
+    sure_background_torso_heads: float = 1.5
+    """The same beside and below the shoulders, where the mesh ends before the clothes do."""
+    survey_frames: int = 40
+    """Frames from which the colour models and the background plate are made."""
+    colour_model_frames: int = 12
+    """How many of these the colour models (Gaussian mixtures of GrabCut) are fitted to."""
+    band_inside_heads: float = 0.035
+    """Depth to which alpha is solved for inside the cut."""
+    band_outside_heads: float = 0.055
+    """Distance to which alpha is solved for outside the cut."""
+    temporal_weight: float = 1.0
+    """Weight of the frame before and after, where the picture did not change; 0: none."""
+    border: int = 2
+    """Outermost rows and columns not looked at: many videos carry a line of another colour."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if getattr(self, item.name) < 0:
+                raise InputError(f"matte: {item.name} must not be negative")
+        if self.working_size < 64:
+            raise InputError(f"matte: working_size {self.working_size} must be at least 64")
+        if not 1 <= self.colour_model_frames <= self.survey_frames:
+            raise InputError(
+                f"matte: colour_model_frames {self.colour_model_frames} must lie between 1 and "
+                f"survey_frames ({self.survey_frames})"
+            )

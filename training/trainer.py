@@ -1,0 +1,435 @@
+"""Training of an avatar on a dataset."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor
+
+from cag_avatar.avatar.file import save_avatar
+from cag_avatar.avatar.inference import PreparedAvatar
+from cag_avatar.avatar.model import Avatar
+from cag_avatar.avatar.precision import fastest_dtype
+from cag_avatar.errors import InputError
+from cag_avatar.gaussians.attributes import Gaussians
+from cag_avatar.head_models import load_head_model
+from cag_avatar.rendering.rasterizer import get_rasterizer
+
+from cag_avatar_training.capture import capture_record
+from cag_avatar_training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    training_fingerprint,
+)
+from cag_avatar_training.config import TrainConfig
+from cag_avatar_training.dataset import Dataset, Frame
+from cag_avatar_training.losses import photometric_loss
+from cag_avatar_training.motion import Motion
+from cag_avatar_training.perceptual import load_perceptual
+from cag_avatar_training.refinement import (
+    corrected_motion,
+    correction_size,
+    refine_frames,
+)
+
+__all__ = ["TrainResult", "Trainer", "train"]
+
+_log = logging.getLogger(__name__)
+#: Seconds between checkpoints.
+_CHECKPOINT_PERIOD = 30.0
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training leaves."""
+
+    avatar: Avatar
+    """With its capture record."""
+    path: Path | None
+    """File it was written to."""
+    seconds: float
+    """Time spent, refinement included."""
+    iterations_per_second: float
+    """Of the iterations alone, without refinement."""
+    protocol: dict[str, Any]
+    """How it was trained, as stored in the file."""
+
+
+class Trainer:
+    """One training run; :meth:`run` does it, the rest is its parts.
+
+    Held-out frames are never read.
+
+    Args:
+        dataset: to train on.
+        config: settings.
+        workdir: folder for checkpoints; None keeps none.
+
+    Raises:
+        InputError: the dataset's head model differs from the bundled one, or a setting is unusable.
+    """
+
+    def __init__(self, dataset: Dataset, config: TrainConfig, workdir: Path | None = None) -> None:
+        self.dataset = dataset
+        self.config = config
+        self.workdir = workdir
+        self.frames, self.held_out = dataset.split(config.split)
+        head = load_head_model(dataset.info.head_model)
+        tracking = dataset.tracking
+        if tracking.vertex_offsets.shape != tuple(head.vertices.shape):
+            raise InputError(
+                f"{dataset.path / 'tracking.safetensors'}: vertex_offsets is for "
+                f"{len(tracking.vertex_offsets)} vertices, head model '{head.name}' has "
+                f"{len(head.vertices)}; preprocess the video again"
+            )
+        torch.manual_seed(config.seed)
+        rest = head.rest_vertices(
+            torch.from_numpy(tracking.identity), torch.from_numpy(tracking.vertex_offsets)
+        )
+        self.avatar = Avatar(config.avatar, head, rest)
+        self.rasterizer = get_rasterizer(config.backend)
+        self.background = torch.tensor(config.background)
+        self.view = torch.eye(4)
+        self.tracked = Motion.tracked(tracking)
+        count = correction_size(len(head.expression_names))
+        self.corrections = torch.zeros(len(dataset), count)
+        self.motion = self.tracked.clone()
+        self.optimizer = self._make_optimizer()
+        self.autocast = fastest_dtype() == torch.bfloat16
+        self.iteration = 0
+        self.seconds = 0.0
+        self.train_seconds = 0.0
+        self.perceptual = (
+            load_perceptual(config.loss.perceptual_net)
+            if config.loss.perceptual_weight > 0 and config.loss.perceptual_from < 1
+            else None
+        )
+        self._static: Tensor | None = None
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def _make_optimizer(self) -> torch.optim.Adam:
+        rates = self.config.rates
+        attributes = self.avatar.attributes
+        network = [*self.avatar.fusion.parameters(), *self.avatar.network.parameters()]
+        groups = [
+            {"params": network, "lr": rates.network, "decay": rates.network_decay, "eps": 1e-8},
+        ]
+        for parameter, rate in (
+            (attributes.color_base, rates.color_base),
+            (attributes.color_rest, rates.color_rest),
+            (attributes.opacity_logit, rates.opacity),
+            (attributes.log_scale, rates.scale),
+            (attributes.rotation, rates.rotation),
+        ):
+            if parameter.numel():
+                groups.append({"params": [parameter], "lr": rate, "decay": rates.attribute_decay})
+        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-15, fused=True)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        return optimizer
+
+    def frame_at(self, iteration: int) -> int:
+        """Frame shown at an iteration: every epoch is a new permutation, a function of the seed."""
+        epoch, position = divmod(iteration, len(self.frames))
+        if self._order[0] != epoch:
+            generator = np.random.default_rng([self.config.seed, epoch])
+            order = generator.permutation(len(self.frames)).tolist()
+            self._order = (epoch, [self.frames[i] for i in order])
+        return self._order[1][position]
+
+    def gaussians(self, index: int) -> Gaussians:
+        """The Gaussians of a frame, with gradients for the parameters."""
+        code, head_pose, torso_pose = self.motion.frame(index)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            static = self._attention()
+            raw = self.avatar.raw_offsets(code, head_pose, torso_pose, static)
+        return self.avatar.gaussians(code, head_pose, torso_pose, raw=raw)
+
+    def _attention(self) -> Tensor | None:
+        """What the fusion knows of the positions.
+
+        It does not depend on the frame and changes slowly, so it is computed, with gradients, only
+        every few iterations, and kept in between.
+        """
+        period = self.config.attention_every
+        if self.iteration % period == 0:
+            static = self.avatar.fusion.static(self.avatar.encoding)
+            self._static = None if static is None else static.detach()
+            return static
+        if self._static is None:
+            return self.avatar.fusion.static(self.avatar.encoding)
+        return self._static
+
+    def step(self) -> float:
+        """One iteration; returns the loss."""
+        config = self.config
+        done = self.iteration / config.iterations
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * group["decay"] ** -done
+        index = self.frame_at(self.iteration)
+        frame = self.dataset.frame(index, config.size_at(self.iteration))
+        target = frame.target(self.background)
+        g = self.gaussians(index)
+        image = self.rasterizer.render(
+            g.means, g.quaternions, g.scales, g.opacities, g.colors, self.view, frame.camera,
+            self.background,
+        ).image  # fmt: skip
+        loss = photometric_loss(
+            image, target, frame.mouth, config.loss.mouth_weight, config.loss.huber_delta
+        )
+        loss = loss + self._perceptual_loss(image, target, frame)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.iteration += 1
+        return float(loss.detach())
+
+    def _perceptual_loss(self, image: Tensor, target: Tensor, frame: Frame) -> Tensor | float:
+        """Eq. 9's term on a random square centred on the person; 0 when it is not due."""
+        loss = self.config.loss
+        late = self.iteration >= loss.perceptual_from * self.config.iterations
+        if self.perceptual is None or not late or self.iteration % loss.perceptual_every:
+            return 0.0
+        generator = np.random.default_rng([self.config.seed, 1, self.iteration])
+        height, width = image.shape[:2]
+        side = min(loss.perceptual_crop, height, width)
+        rows, columns = torch.nonzero(frame.alpha > 0.5, as_tuple=True)
+        if len(rows) == 0:
+            return 0.0
+        pick = int(generator.integers(len(rows)))
+        top = min(max(int(rows[pick]) - side // 2, 0), height - side)
+        left = min(max(int(columns[pick]) - side // 2, 0), width - side)
+        window = (slice(top, top + side), slice(left, left + side))
+        with torch.no_grad():
+            features = self.perceptual.features(target[window])
+        distance = self.perceptual(image[window], features)
+        return loss.perceptual_weight * loss.perceptual_every * distance
+
+    def refine(self, progress: _Bar | None = None) -> None:
+        """Refine the motion of the training frames against the avatar as it is now."""
+        bar = progress or _Bar(None, 0)
+        self.corrections = refine_frames(
+            PreparedAvatar(self.avatar),
+            self.dataset,
+            self.frames,
+            self.tracked,
+            self.corrections,
+            self.config.refinement,
+            self.config.loss,
+            self.background,
+            self.rasterizer,
+            bar.advance,
+        )
+        self._apply_corrections()
+
+    def _apply_corrections(self) -> None:
+        self.motion = corrected_motion(self.tracked, self.corrections, self.avatar.neck_pivot)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies settings and data."""
+        return training_fingerprint(dict(self.config.to_dict()), self.dataset.path)
+
+    @property
+    def checkpoint_path(self) -> Path | None:
+        """Where checkpoints go."""
+        return None if self.workdir is None else self.workdir / "checkpoint.safetensors"
+
+    def _trained(self) -> dict[str, Tensor]:
+        return dict(self.avatar.named_parameters())
+
+    def save(self) -> None:
+        """Write a checkpoint, if there is a work folder."""
+        if self.checkpoint_path is None:
+            return
+        names = {id(parameter): name for name, parameter in self._trained().items()}
+        moments = {
+            f"{names[id(parameter)]}.{key}": value
+            for parameter, state in self.optimizer.state.items()
+            for key, value in state.items()
+        }
+        save_checkpoint(
+            self.checkpoint_path,
+            self.fingerprint,
+            Checkpoint(
+                self.iteration,
+                self.seconds,
+                self._trained(),
+                moments,
+                self.corrections,
+                self._static,
+            ),
+        )
+
+    def resume(self) -> None:
+        """Go on from the checkpoint in the work folder. Raises InputError if it does not fit."""
+        if self.checkpoint_path is None or not self.checkpoint_path.is_file():
+            raise InputError(f"{self.checkpoint_path}: no checkpoint to resume from; start afresh")
+        checkpoint = load_checkpoint(self.checkpoint_path, self.fingerprint)
+        with torch.no_grad():
+            for name, parameter in self._trained().items():
+                parameter.copy_(checkpoint.parameters[name])
+        for name, parameter in self._trained().items():
+            prefix = f"{name}."
+            state = {k[len(prefix) :]: v for k, v in checkpoint.moments.items() if k.startswith(prefix)}
+            if state:
+                self.optimizer.state[parameter] = state
+        self.corrections = checkpoint.corrections
+        self._static = checkpoint.attention
+        self._apply_corrections()
+        self.iteration = checkpoint.iteration
+        self.seconds = checkpoint.seconds
+        _log.info("resumed at iteration %d", self.iteration)
+
+    def run(self, show_progress: bool = True) -> None:
+        """Train to the end. On Ctrl-C (or any error) a checkpoint is written first."""
+        config = self.config
+        due = set(config.refinements())
+        last_saved = time.monotonic()
+        with _bars(show_progress) as bars:
+            bar = _Bar.add(bars, "training", config.iterations, self.iteration)
+            try:
+                while self.iteration < config.iterations:
+                    start = time.perf_counter()
+                    if self.iteration in due and self.iteration > 0:
+                        self.refine(_Bar.add(bars, "refining poses", len(self.frames)))
+                    due.discard(self.iteration)
+                    middle = time.perf_counter()
+                    loss = self.step()
+                    end = time.perf_counter()
+                    self.train_seconds += end - middle
+                    self.seconds += end - start
+                    bar.advance(f"training  loss {loss:.4f}")
+                    if time.monotonic() - last_saved > _CHECKPOINT_PERIOD:
+                        self.save()
+                        last_saved = time.monotonic()
+            except BaseException:
+                self.save()
+                if self.checkpoint_path is not None:
+                    _log.warning("stopped; resume from %s", self.checkpoint_path)
+                raise
+        self.save()
+
+    def protocol(self) -> dict[str, Any]:
+        """How this training was done, as plain JSON values."""
+        loss = self.config.loss
+        perceptual = "off"
+        if self.perceptual is not None:
+            perceptual = (
+                f"{self.perceptual.description}, weight {loss.perceptual_weight}, from iteration "
+                f"{round(loss.perceptual_from * self.config.iterations)}, every "
+                f"{loss.perceptual_every}, crop {loss.perceptual_crop} px"
+            )
+        return {
+            "source": self.dataset.info.source,
+            "frames": len(self.dataset),
+            "split": self.config.split,
+            "training_frames": len(self.frames),
+            "held_out_frames": len(self.held_out),
+            "gaussians": self.avatar.num_gaussians,
+            "iterations": self.iteration,
+            "seconds": round(self.seconds, 1),
+            "seed": self.config.seed,
+            "sizes": [list(stage) for stage in self.config.sizes],
+            "background": list(self.config.background),
+            "mask": "matte of the dataset",
+            "perceptual": perceptual,
+            "refined_training_frames_at": self.config.refinements(),
+            "device": self.rasterizer.name,
+            "network_dtype": "bfloat16" if self.autocast else "float32",
+            "config": dict(self.config.to_dict()),
+        }
+
+
+@contextmanager
+def _bars(show: bool) -> Iterator[Progress | None]:
+    if not show:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        yield progress
+
+
+class _Bar:
+    """One progress bar, or nothing when progress is not shown."""
+
+    def __init__(self, progress: Progress | None, task: int) -> None:
+        self._progress = progress
+        self._task = task
+
+    @classmethod
+    def add(cls, progress: Progress | None, name: str, total: int, done: int = 0) -> _Bar:
+        if progress is None:
+            return cls(None, 0)
+        return cls(progress, progress.add_task(name, total=total, completed=done))
+
+    def advance(self, description: str | None = None) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, advance=1, description=description)  # type: ignore[arg-type]
+
+
+def train(
+    dataset: Dataset,
+    output: Path | str | None,
+    config: TrainConfig | None = None,
+    workdir: Path | str | None = None,
+    resume: bool = False,
+    show_progress: bool = True,
+) -> TrainResult:
+    """Train an avatar and write it to a .cag file.
+
+    Args:
+        dataset: to train on; its held-out frames are not read.
+        output: file to write; None writes none.
+        config: settings.
+        workdir: folder for checkpoints and refined motion; None keeps neither.
+        resume: go on from the checkpoint in ``workdir``.
+        show_progress: bars on the terminal.
+
+    Raises:
+        InputError: the data or a setting is unusable.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
+    """
+    trainer = Trainer(dataset, config or TrainConfig(), None if workdir is None else Path(workdir))
+    if resume:
+        trainer.resume()
+    started = trainer.iteration
+    trainer.run(show_progress)
+    protocol = trainer.protocol()
+    record = capture_record(dataset, trainer.motion, trainer.frames, trainer.config.background)
+    avatar = trainer.avatar.requires_grad_(False).eval()
+    avatar.record = replace(record, protocol=protocol)
+    if output is not None:
+        save_avatar(output, avatar)
+    done = trainer.iteration - started
+    return TrainResult(
+        avatar=avatar,
+        path=None if output is None else Path(output),
+        seconds=trainer.seconds,
+        iterations_per_second=done / trainer.train_seconds if trainer.train_seconds else 0.0,
+        protocol=protocol,
+    )
