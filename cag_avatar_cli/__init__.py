@@ -1,0 +1,1 @@
+"""The ``cag-avatar`` command."""

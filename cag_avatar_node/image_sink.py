@@ -45,9 +45,9 @@ class ImageSink:
         """Publish uint8 [H, W, 3], whose channels are in the order of the sink's encoding."""
         if pixels.shape != self._view.shape:
             height, width, channels = pixels.shape
-            memory = array.array("B", bytes(height * width * channels))
-            self._view = np.frombuffer(memory, np.uint8).reshape(pixels.shape)
-            self._message.data = memory
+            self._message.data = array.array("B", bytes(height * width * channels))
+            # Some distributions' setter copies: the view is of what the message holds.
+            self._view = np.frombuffer(self._message.data, np.uint8).reshape(pixels.shape)
             self._message.height, self._message.width = height, width
             self._message.step = width * channels
         np.copyto(self._view, pixels)

@@ -336,6 +336,8 @@ class DatasetWriter:
             InputError: ``path`` exists and is not a dataset (it would be lost).
         """
         path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: exists and is not a folder; name another")
         if path.exists() and not (path / "dataset.json").is_file() and any(path.iterdir()):
             raise InputError(f"{path}: exists and is not a dataset; name another folder or remove it")
         with replacing_folder(path) as folder:

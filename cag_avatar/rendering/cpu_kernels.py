@@ -70,12 +70,14 @@ _RADIX_BITS = 11
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _F_MAX_ALPHA, _F_THRESHOLD = np.float32(MAX_ALPHA), np.float32(ALPHA_THRESHOLD)
 _F_MIN_TRANSMITTANCE = np.float32(MIN_TRANSMITTANCE)
-_NEVER = np.float32(1e9)
-_P = np.uint64(TILE_PIXELS)
-_FIELD_1, _FIELD_2, _FIELD_3 = _P, np.uint64(2 * TILE_PIXELS), np.uint64(3 * TILE_PIXELS)
-_FIELD_4, _FIELD_5 = np.uint64(4 * TILE_PIXELS), np.uint64(5 * TILE_PIXELS)
-_FIELD_6, _FIELD_7 = np.uint64(6 * TILE_PIXELS), np.uint64(7 * TILE_PIXELS)
+
 _NUM_FIELDS = 8
+#: Distance of the fields of a tile's state. Not a power of two: fields 4096 bytes apart would look
+#: to the CPU like the same address, and every load would wait for an unrelated store.
+_STRIDE = TILE_PIXELS + 24
+_FIELD_1, _FIELD_2, _FIELD_3 = np.uint64(_STRIDE), np.uint64(2 * _STRIDE), np.uint64(3 * _STRIDE)
+_FIELD_4, _FIELD_5 = np.uint64(4 * _STRIDE), np.uint64(5 * _STRIDE)
+_FIELD_6, _FIELD_7 = np.uint64(6 * _STRIDE), np.uint64(7 * _STRIDE)
 
 # 2^f on [0, 1), minimax, relative error 1e-7 (Chebyshev nodes, degree 6); see _exp2.
 _E0, _E1, _E2, _E3, _E4, _E5, _E6 = (
@@ -448,7 +450,7 @@ def _tile_range(share: int, threads: int, work: np.ndarray) -> tuple[int, int]:
 # -------------------------------------------------------------------------------------------------
 # Blending
 # -------------------------------------------------------------------------------------------------
-# The state of a tile is one array of _NUM_FIELDS fields of TILE_PIXELS float32 each: in one array
+# The state of a tile is one array of _NUM_FIELDS fields of _STRIDE float32 each: in one array
 # at constant distances the fields provably do not overlap, which vectorisation needs. Fields 6 and
 # 7 hold the coordinates x and y within the tile. Unsigned indices avoid numba's check for negative
 # ones.
@@ -457,10 +459,10 @@ def _tile_range(share: int, threads: int, work: np.ndarray) -> tuple[int, int]:
 @njit(nogil=True, cache=True)
 def _new_state() -> np.ndarray:
     """Tile state with the coordinate fields filled in."""
-    state = np.zeros(_NUM_FIELDS * TILE_PIXELS, np.float32)
+    state = np.zeros(_NUM_FIELDS * _STRIDE, np.float32)
     for k in range(TILE_PIXELS):
-        state[6 * TILE_PIXELS + k] = k % TILE_WIDTH
-        state[7 * TILE_PIXELS + k] = k // TILE_WIDTH
+        state[6 * _STRIDE + k] = k % TILE_WIDTH
+        state[7 * _STRIDE + k] = k // TILE_WIDTH
     return state
 
 
@@ -485,7 +487,8 @@ def _blend_tiles(
 ) -> None:
     """Blend tiles first..end front to back.
 
-    Fields: 0 T (negative once stopped), 1-3 RGB, 4 stop.
+    Fields: 0 T, set to 0 when the pixel stops; 1-3 RGB; 4 stop; 5 T without that, for the end.
+    Stopping is arithmetic, not a choice of what to store: masked stores would stall the next loads.
     """
     height, width = alpha.shape
     state = _new_state()
@@ -494,10 +497,11 @@ def _blend_tiles(
         tile_y = (tile % tile_rows) * TILE_HEIGHT
         for k in range(TILE_PIXELS):
             state[k] = _ONE
-            state[TILE_PIXELS + k] = _ZERO
-            state[2 * TILE_PIXELS + k] = _ZERO
-            state[3 * TILE_PIXELS + k] = _ZERO
-            state[4 * TILE_PIXELS + k] = _NEVER
+            state[_STRIDE + k] = _ZERO
+            state[2 * _STRIDE + k] = _ZERO
+            state[3 * _STRIDE + k] = _ZERO
+            state[4 * _STRIDE + k] = _ZERO
+            state[5 * _STRIDE + k] = _ONE
         n = ends[tile] - starts[tile]
         count = 0
         while count < n:
@@ -511,7 +515,7 @@ def _blend_tiles(
             v0 = np.float32(geometry[g, 4] * dy)
             log_opacity = np.float32(geometry[g, 5])
             red, green, blue = colors[g, 0], colors[g, 1], colors[g, 2]
-            index = np.float32(count)
+            following = np.float32(count + 1)
             offset = np.uint64(from_row * TILE_WIDTH)
             for j in range((to_row - from_row) * TILE_WIDTH):
                 at = offset + np.uint64(j)
@@ -522,13 +526,11 @@ def _blend_tiles(
                 before = state[at]
                 weight = before * value
                 after = before - weight
-                # Also false for a pixel that stopped: its T is negative.
-                going = after > _F_MIN_TRANSMITTANCE
-                weight = weight if going else _ZERO
-                state[at] = after if going else -abs(before)
-                state[at + _FIELD_4] = (
-                    index if before > _ZERO and not going else state[at + _FIELD_4]
-                )
+                going = _ONE if after > _F_MIN_TRANSMITTANCE else _ZERO
+                weight *= going
+                state[at] = after * going
+                state[at + _FIELD_4] += going * (following - state[at + _FIELD_4])
+                state[at + _FIELD_5] -= weight
                 state[at + _FIELD_1] += weight * red
                 state[at + _FIELD_2] += weight * green
                 state[at + _FIELD_3] += weight * blue
@@ -537,21 +539,21 @@ def _blend_tiles(
                 largest = _ZERO
                 for k in range(TILE_PIXELS):
                     largest = max(largest, state[k])
-                if largest <= _ZERO:
+                if largest == _ZERO:
                     break
         if keep:
             used[tile] = count
             for k in range(TILE_PIXELS):
-                final[tile, k] = abs(state[k])
-                stop[tile, k] = state[4 * TILE_PIXELS + k]
+                final[tile, k] = state[5 * _STRIDE + k]
+                stop[tile, k] = state[4 * _STRIDE + k]
         for row in range(min(TILE_HEIGHT, height - tile_y)):
             for column in range(min(TILE_WIDTH, width - tile_x)):
                 k = row * TILE_WIDTH + column
-                t = abs(state[k])
+                t = state[5 * _STRIDE + k]
                 alpha[tile_y + row, tile_x + column] = _ONE - t
                 for channel in range(3):
                     image[tile_y + row, tile_x + column, channel] = (
-                        state[(channel + 1) * TILE_PIXELS + k] + t * background[channel]
+                        state[(channel + 1) * _STRIDE + k] + t * background[channel]
                     )
 
 
@@ -585,7 +587,7 @@ def blend_forward(
         image, alpha: out, float32 [H, W, 3], [H, W].
         keep: whether to fill the remaining outputs, which the backward pass needs.
         final: out, float32 [tiles, TILE_PIXELS]: final transmittance.
-        stop: out, float32 [tiles, TILE_PIXELS]: place in the list at which the pixel stopped.
+        stop: out, float32 [tiles, TILE_PIXELS]: end of the part of the list that the pixel used.
         used: out, int64 [tiles]: how much of each tile's list was visited.
     """
     for share in prange(threads):
@@ -632,19 +634,19 @@ def _blend_tiles_backward(
             t = final[tile, k]
             row, column = tile_y + k // TILE_WIDTH, tile_x + k % TILE_WIDTH
             state[k] = t
-            state[5 * TILE_PIXELS + k] = stop[tile, k]
+            state[5 * _STRIDE + k] = stop[tile, k]
             behind = _ZERO
             if row < height and column < width:
                 for channel in range(3):
                     gradient = grad_image[row, column, channel]
-                    state[(channel + 2) * TILE_PIXELS + k] = gradient
+                    state[(channel + 2) * _STRIDE + k] = gradient
                     behind += background[channel] * gradient
                     sums[channel] += t * gradient
                 behind -= grad_alpha[row, column]
             else:
                 for channel in range(3):
-                    state[(channel + 2) * TILE_PIXELS + k] = _ZERO
-            state[TILE_PIXELS + k] = t * behind
+                    state[(channel + 2) * _STRIDE + k] = _ZERO
+            state[_STRIDE + k] = t * behind
         for channel in range(3):
             grad_background[tile, channel] = sums[channel]
         for count in range(used[tile] - 1, -1, -1):

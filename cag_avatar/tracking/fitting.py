@@ -31,6 +31,7 @@ __all__ = [
     "initial_state",
     "landmark_residuals",
     "landmark_weights",
+    "track_frame",
 ]
 
 #: Face-oval landmarks slide over the cheek as the head turns: they say little.
@@ -302,6 +303,35 @@ def fit_frames(
             translation=torch.cat([s.translation for s in solved]),
             code=torch.cat([s.code for s in solved]),
         )
+    return state
+
+
+def track_frame(
+    previous: FitState,
+    points: SurfacePoints,
+    landmarks: Tensor,
+    weights: Tensor,
+    prior: tuple[Tensor, Tensor, Tensor],
+    config: FitConfig,
+    *,
+    iterations: int = 2,
+) -> FitState:
+    """Solve the next frame of a live stream, starting from and held near the one before.
+
+    Args:
+        previous: state of one frame.
+        points: surface points of the landmarks.
+        landmarks: [1, 478, 2] pixels.
+        weights: inverse variances [478].
+        prior: mean [1, E], deviation [E] and temporal deviation [E] of the code.
+        config: weights.
+        iterations: Gauss-Newton steps.
+    """
+    mean, deviation, smooth = prior
+    state = previous
+    for _ in range(iterations):
+        priors = _Priors(mean, deviation, smooth, config)
+        state = _frame_step(state, points, landmarks, weights, priors, None, previous)
     return state
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -47,10 +48,8 @@ class RosWorld:
     def _spin(self) -> None:
         from rclpy.executors import ExternalShutdownException
 
-        try:
+        with contextlib.suppress(ExternalShutdownException):
             self.executor.spin()
-        except ExternalShutdownException:
-            pass
 
     def add(self, factory: Callable[..., Any], **parameters: Any) -> Any:
         """Make a node under test with these parameters and spin it."""
@@ -157,6 +156,18 @@ def frame_number(frame: NDArray[np.uint8]) -> int:
         (1 << bit) * bool(grey[bit * width // 8 : (bit + 1) * width // 8].mean() > 127)
         for bit in range(8)
     )
+
+
+@pytest.fixture(name="frame_number")
+def frame_number_fixture() -> Callable[[NDArray[np.uint8]], int]:
+    """:func:`frame_number`."""
+    return frame_number
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_fixture() -> Callable[..., None]:
+    """:func:`wait_until`."""
+    return wait_until
 
 
 @pytest.fixture

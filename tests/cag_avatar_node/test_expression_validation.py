@@ -39,9 +39,7 @@ def test_good_expression() -> None:
 
 
 def test_no_face_needs_nothing_else() -> None:
-    nothing = FakeExpression(
-        layout=0, coefficients=[], head_orientation=[0.0] * 4, is_valid=False
-    )
+    nothing = FakeExpression(layout=0, coefficients=[], head_orientation=[0.0] * 4, is_valid=False)
     assert check_expression(nothing) is None
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cag_avatar.errors import InputError
 from cag_avatar_node.frame_capture import CameraCapture, FileCapture, shrink
 
-from .conftest import frame_number
 
-
-def test_frames_in_order_and_again_after_rewind(numbered_video: Path) -> None:
+def test_frames_in_order_and_again_after_rewind(
+    numbered_video: Path, frame_number: Callable[[NDArray[np.uint8]], int]
+) -> None:
     capture = FileCapture(numbered_video)
     assert capture.fps == pytest.approx(20)
     for _ in range(2):

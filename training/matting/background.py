@@ -49,10 +49,10 @@ class BackgroundPlate:
     """Standard deviation (1.48 times the median deviation) in grey levels, [h, w]."""
     known: NDArray[np.bool_]
     """Where the plate may be trusted, [h, w]."""
+    moving: NDArray[np.bool_]
+    """Where something moved instead: seen often enough, but never the same, [h, w]."""
 
-    def compare(
-        self, image: NDArray[np.uint8], background: NDArray[np.bool_]
-    ) -> PlateEvidence:
+    def compare(self, image: NDArray[np.uint8], background: NDArray[np.bool_]) -> PlateEvidence:
         """Compare a frame [h, w, 3]; its exposure is matched on the sure ``background``."""
         frame = image.astype(np.float32)
         pixels = self.known & background
@@ -92,7 +92,7 @@ def estimate_plate(
     height, width = images[0].shape[:2]
     colour = np.zeros((height, width, 3), np.float32)
     noise = np.zeros((height, width), np.float32)
-    known = np.zeros((height, width), bool)
+    seen_enough = np.zeros((height, width), bool)
     need = max(_MIN_COUNT, int(np.ceil(_MIN_SHARE * len(images))))
     for start in range(0, height, 32):
         rows = slice(start, min(start + 32, height))
@@ -103,11 +103,13 @@ def estimate_plate(
         spread = np.abs(stack - median.astype(np.int16)).max(-1, keepdims=True)
         deviation = 1.4826 * _masked_median(spread, seen, count)[..., 0]
         colour[rows], noise[rows] = median, deviation
-        known[rows] = count >= need
+        seen_enough[rows] = count >= need
     always = np.mean(sure, axis=0) > 0.5
     usual = float(np.median(noise[always])) if always.any() else _NOISE_FLOOR
-    known &= noise < np.clip(3 * usual, 6.0, _NOISE_LIMIT)
-    return BackgroundPlate(_fill(colour, known), noise, known)
+    still = noise < np.clip(3 * usual, 6.0, _NOISE_LIMIT)
+    return BackgroundPlate(
+        _fill(colour, seen_enough & still), noise, seen_enough & still, seen_enough & ~still
+    )
 
 
 def _fill(colour: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-
 from cag_avatar_training.matting.background import PlateEvidence
 from cag_avatar_training.matting.config import MatteConfig
+from numpy.typing import NDArray
 
 __all__ = ["Band", "find_band"]
 
 #: A pixel of the fringe differs from the plate by this many standard deviations.
 _FRINGE = 4.0
 #: Weights of the priors in the matting equation, whose Laplacian has rows of order 1.
-_TRUST_BACKGROUND, _TRUST_MIXTURE = 1.0, 0.1
+_TRUST_BACKGROUND, _TRUST_MIXTURE = 1.0, 0.2
 
 
 @dataclass(frozen=True)

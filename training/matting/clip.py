@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-
-from cag_avatar.errors import InputError
-from cag_avatar.head_models.base import REGIONS
 from cag_avatar_training.matting.band import find_band
 from cag_avatar_training.matting.closed_form import load_pymatting, solve_alpha, upsample_alpha
 from cag_avatar_training.matting.config import MatteConfig
 from cag_avatar_training.matting.seeds import Seeds, find_seeds
 from cag_avatar_training.matting.segmentation import ClipModel, cut, survey
 from cag_avatar_training.matting.temporal import steady_alpha
+from numpy.typing import NDArray
+
+from cag_avatar.errors import InputError
+from cag_avatar.head_models.base import REGIONS
 
 __all__ = ["matte_clip"]
 
@@ -37,9 +37,10 @@ _SOLID = 0.12
 class _Frame:
     """One frame on its way."""
 
-    image: NDArray[np.uint8]
     small: NDArray[np.uint8]
+    """At the working size."""
     alpha: NDArray[np.float32]
+    """At full size."""
 
 
 def matte_clip(
@@ -55,8 +56,8 @@ def matte_clip(
 
     The clip's colour models and background plate come from some of its frames; then each frame is
     cut (GrabCut seeded by the drawn head), given a soft edge (closed-form matting at
-    ``config.working_size``), steadied with its two neighbours and upsampled. The result does not
-    depend on the number of workers.
+    ``config.working_size``, then upsampled along the frame's edges) and steadied with its two
+    neighbours. The result does not depend on the number of workers.
 
     Args:
         frames: frame i, [H, W, 3] uint8, RGB; all of one size. Called in this thread, first for the
@@ -71,8 +72,8 @@ def matte_clip(
     Yields:
         Alpha of frames 0, 1, ..., [H, W] uint8: 255 for the person.
 
-    Raises InputError on an empty clip, a frame or label image of another size or type, or a frame in
-    which no head is drawn.
+    Raises InputError on an empty clip, a frame or label image of another size or type, or a frame
+    in which no head is drawn.
     """
     settings = config or MatteConfig()
     if count < 1:
@@ -80,10 +81,10 @@ def matte_clip(
     for module in ("laplacian.cf_laplacian", "preconditioner.ichol", "solver.cg"):
         load_pymatting(module)
     reader = _Reader(frames, labels, settings)
-    model = _survey(reader, count, settings)
-    threads = workers or len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        yield from _stream(pool, reader, model, count, settings, max(1, threads), progress)
+    threads = max(1, workers or len(os.sched_getaffinity(0)))
+    with ThreadPoolExecutor(threads) as pool:
+        model = _survey(reader, count, settings, pool)
+        yield from _stream(pool, reader, model, count, settings, threads, progress)
 
 
 def _stream(
@@ -161,10 +162,10 @@ class _Reader:
         return clean, small, seeds
 
 
-def _survey(reader: _Reader, count: int, config: MatteConfig) -> ClipModel:
+def _survey(reader: _Reader, count: int, config: MatteConfig, pool: Executor) -> ClipModel:
     chosen = np.unique(np.linspace(0, count - 1, min(count, config.survey_frames)).astype(int))
     read = [reader.read(int(i))[1:] for i in chosen]
-    return survey([small for small, _ in read], [seeds for _, seeds in read], config)
+    return survey([small for small, _ in read], [seeds for _, seeds in read], config, pool)
 
 
 def _solve(
@@ -174,27 +175,30 @@ def _solve(
     model: ClipModel,
     config: MatteConfig,
 ) -> _Frame:
-    """Soft alpha at the working size."""
+    """Soft alpha at full size."""
     person, evidence = cut(small, seeds, model)
     band = find_band(small, person, evidence, seeds.head_size, config)
     alpha = solve_alpha(small, person, band.unknown, band.prior, band.weight)
-    return _Frame(image, small, alpha)
+    alpha = _tidy(np.clip((alpha - _BLACK) / (_WHITE - _BLACK), 0, 1))
+    return _Frame(small, upsample_alpha(alpha, small, image))
 
 
-def _finish(frame: _Frame, around: list[_Frame], config: MatteConfig) -> NDArray[np.uint8]:
-    """Alpha at full size from a frame and its neighbours."""
-    alpha = steady_alpha(
-        frame.small, frame.alpha, [(f.small, f.alpha) for f in around], config.temporal_weight
-    )
-    alpha = np.clip((alpha - _BLACK) / (_WHITE - _BLACK), 0, 1)
+def _tidy(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Alpha without the pieces that do not hang together with the largest."""
     _, pieces, stats, _ = cv2.connectedComponentsWithStats((alpha > _SOLID).astype(np.uint8))
     if len(stats) > 2:
         main = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
         stray = ((pieces > 0) & (pieces != main)).astype(np.uint8)
         alpha[(cv2.dilate(stray, np.ones((3, 3), np.uint8)) > 0) & (pieces != main)] = 0
-    large = upsample_alpha(alpha, frame.small, frame.image)
-    large = _without_border(large, config.border)
-    return np.rint(large * 255).astype(np.uint8)
+    return alpha
+
+
+def _finish(frame: _Frame, around: list[_Frame], config: MatteConfig) -> NDArray[np.uint8]:
+    """The alpha to hand out, from a frame and its neighbours."""
+    alpha = steady_alpha(
+        frame.small, frame.alpha, [(f.small, f.alpha) for f in around], config.temporal_weight
+    )
+    return np.rint(_without_border(alpha, config.border) * 255).astype(np.uint8)
 
 
 def _without_border(image: NDArray[Any], width: int) -> NDArray[Any]:

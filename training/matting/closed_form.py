@@ -150,7 +150,11 @@ def _linear_model(
     mr, mg, mb = cv2.split(mu)
     ridge = 1e-4
     rr, rg, rb = first[..., 0] - mr * mr + ridge, first[..., 1] - mr * mg, first[..., 2] - mr * mb
-    gg, gb, bb = second[..., 0] - mg * mg + ridge, second[..., 1] - mg * mb, second[..., 2] - mb * mb + ridge
+    gg, gb, bb = (
+        second[..., 0] - mg * mg + ridge,
+        second[..., 1] - mg * mb,
+        second[..., 2] - mb * mb + ridge,
+    )
     c0, c1, c2 = gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb
     det = rr * c0 + rg * c1 + rb * c2
     inverse = np.stack([c0, c1, c2, rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg], -1)

@@ -31,9 +31,9 @@ class MatteConfig:
     """Frames from which the colour models and the background plate are made."""
     colour_model_frames: int = 12
     """How many of these the colour models (Gaussian mixtures of GrabCut) are fitted to."""
-    band_inside_heads: float = 0.035
+    band_inside_heads: float = 0.025
     """Depth to which alpha is solved for inside the cut."""
-    band_outside_heads: float = 0.055
+    band_outside_heads: float = 0.04
     """Distance to which alpha is solved for outside the cut."""
     temporal_weight: float = 1.0
     """Weight of the frame before and after, where the picture did not change; 0: none."""

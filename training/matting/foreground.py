@@ -14,14 +14,12 @@ __all__ = ["estimate_foreground"]
 _BOXES = (0.18, 0.012)
 
 
-def estimate_foreground(
-    image: NDArray[np.uint8], alpha: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
+def estimate_foreground(image: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Foreground colour F of image = alpha F + (1 - alpha) B, [H, W, 3] uint8.
 
     Composite it as alpha F + (1 - alpha) new background; the input's own colours would carry a
-    fringe of the old background. Where alpha is 0 or 1, F is the image. Two passes of blurred colours (Forte 2021, "Approximate fast foreground colour
-    estimation").
+    fringe of the old background. Where alpha is 0 or 1, F is the image. Two passes of blurred
+    colours (Forte 2021, "Approximate fast foreground colour estimation").
 
     Args:
         image: [H, W, 3], RGB.
@@ -39,7 +37,9 @@ def estimate_foreground(
     # Neighbourhood means are smooth: half the size does.
     size = ((width + 1) // 2, (height + 1) // 2)
     frame = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    cover = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
+    cover = (
+        cv2.resize(alpha, size, interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
+    )
     own, other = frame, frame
     for fraction in _BOXES:
         side = max(3, round(fraction * max(size))) | 1

@@ -7,10 +7,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+from cag_avatar_training.matting.config import MatteConfig
 from numpy.typing import NDArray
 
 from cag_avatar.head_models.base import REGIONS
-from cag_avatar_training.matting.config import MatteConfig
 
 __all__ = ["Seeds", "find_seeds"]
 
@@ -34,6 +34,8 @@ class Seeds:
     edge: NDArray[np.bool_]
     """The picture's top, left and right edges above the shoulders and away from the person: where
     background may come in without being sure."""
+    clothes: NDArray[np.bool_]
+    """Beside and below the shoulders, where clothes may be: they may keep as still as a wall."""
     head_size: float
     """Square root of the drawn head's area, in pixels."""
 
@@ -62,7 +64,8 @@ def find_seeds(labels: NDArray[Any], config: MatteConfig) -> Seeds | None:
     edge = np.zeros(labels.shape, bool)
     edge[0], edge[:top, 0], edge[:top, -1] = True, True, True
     edge &= outside > _EDGE_HEADS * size
-    return Seeds(inside > depth, outside > far, outside, inside, edge, size)
+    clothes = (ramp > 0) & (outside <= far)
+    return Seeds(inside > depth, outside > far, outside, inside, edge, clothes, size)
 
 
 def _depth(mask: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-
-from cag_avatar.errors import InputError
 from cag_avatar_training.matting.background import BackgroundPlate, PlateEvidence, estimate_plate
 from cag_avatar_training.matting.config import MatteConfig
 from cag_avatar_training.matting.seeds import Seeds
+from numpy.typing import NDArray
+
+from cag_avatar.errors import InputError
 
 __all__ = ["ClipModel", "cut", "survey"]
 
@@ -21,6 +23,8 @@ __all__ = ["ClipModel", "cut", "survey"]
 _SAME, _OTHER = 2.2, 7.0
 #: Hair that the plate knows nothing of lies within this distance, in heads, of the drawn head.
 _HAIR = 0.45
+#: Motion of the head, in heads, by which still background is told from hair.
+_PASSING = 0.08
 #: Room, in heads, left around the person when the background is collected.
 _MARGIN = 0.05
 _MIXTURE_SIZE = (1, 65)  # OpenCV's: 5 Gaussians of 1 weight, 3 means and 9 covariances
@@ -39,17 +43,15 @@ class ClipModel:
 
 
 def survey(
-    images: list[NDArray[np.uint8]], seeds: list[Seeds], config: MatteConfig
+    images: list[NDArray[np.uint8]], seeds: list[Seeds], config: MatteConfig, pool: Executor
 ) -> ClipModel:
-    """Fit the shared models to some frames of the clip, at the working size.
+    """Fit the shared models to some frames of the clip, at the working size; cuts run in ``pool``.
 
     Raises InputError when nothing of the background is in view.
     """
     # What stands still around the head is background, what moves with it is hair: a first plate
     # tells them apart before any colour is known.
-    plate = estimate_plate(
-        images, [s.outside > _MARGIN * s.head_size for s in seeds], _sure(seeds)
-    )
+    plate = estimate_plate(images, _passed_by(seeds), _sure(seeds))
     step = max(1, len(images) // config.colour_model_frames)
     chosen = range(0, len(images), step)
     # One picture of many frames, so that one mixture describes the whole clip.
@@ -64,7 +66,7 @@ def survey(
     for _ in range(2):
         foreground, background = _fit_colours(picture, masks)
         model = ClipModel(foreground, background, plate)
-        people = [cut(image, seed, model)[0] for image, seed in zip(images, seeds, strict=True)]
+        people = [person for person, _ in pool.map(cut, images, seeds, repeat(model))]
         clear = [_clear(person, seed) for person, seed in zip(people, seeds, strict=True)]
         plate = estimate_plate(images, clear, _sure(seeds))
         masks = [_guess(images[i], seeds[i], plate, people[i]) for i in chosen]
@@ -87,6 +89,14 @@ def _clear(person: NDArray[np.bool_], seeds: Seeds) -> NDArray[np.bool_]:
     near = cv2.distanceTransform((~person).astype(np.uint8), cv2.DIST_L2, 3)
     margin = _MARGIN * seeds.head_size
     return (near > margin) & (seeds.outside > margin)
+
+
+def _passed_by(seeds: list[Seeds]) -> list[NDArray[np.bool_]]:
+    """Pixels outside each drawn head by which the head moved: only there does standing still tell
+    a wall from hair. Clothes keep still as a wall does."""
+    distance = np.stack([s.outside / s.head_size for s in seeds])
+    telling = (np.ptp(distance, axis=0) > _PASSING) | (distance.min(0) > _HAIR)
+    return [(d > _MARGIN) & telling & ~s.clothes for d, s in zip(distance, seeds, strict=True)]
 
 
 def _sure(seeds: list[Seeds]) -> list[NDArray[np.bool_]]:
@@ -112,7 +122,8 @@ def _guess(
         return mask
     evidence = plate.compare(image, seeds.background)
     free = ~seeds.background & ~seeds.foreground
-    moving = ~plate.known & (seeds.outside < _HAIR * seeds.head_size) & free
+    near = (seeds.outside < _HAIR * seeds.head_size) & ~seeds.clothes & free
+    moving = near & (plate.moving if person is None else ~plate.known)
     depth = cv2.distanceTransform(moving.astype(np.uint8), cv2.DIST_L2, 3)
     with np.errstate(invalid="ignore"):
         if person is None:

@@ -88,8 +88,11 @@ class Subject:
     """Share of the sky seen by each vertex, [V + hair + lashes]."""
     crease_weights: Tensor
     """[52, V * 2]."""
-    fixed_normals: NDArray[np.float32]
-    """Canonical normals of the eyeballs and teeth, zero elsewhere, [V, 3]."""
+    fixed_normals: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]
+    """Vertices whose normals are known better than from their few faces (teeth, eyeballs), by the
+    joint that turns them: indices [N] and canonical normals [N, 3]."""
+    wall: NDArray[np.float32]
+    """Background, sRGB in [0, 1], a square picture [B, B, 3]."""
 
     def photograph(
         self,
@@ -124,9 +127,8 @@ class Subject:
         position = np.ascontiguousarray(position, np.float32)
 
         normal = vertex_normals(base, model.faces.numpy())
-        for joint in ("head", "eye_left", "eye_right"):
-            index = self._fixed[joint]
-            normal[index] = self.fixed_normals[index] @ rotations[JOINTS.index(joint)].T
+        for joint, (index, known) in self.fixed_normals.items():
+            normal[index] = known @ rotations[JOINTS.index(joint)].T
         normals = np.zeros_like(position)
         normals[: len(base)] = normal
         normals[len(base) : len(base) + len(self.hair.normals)] = self.hair.normals @ turn.T
@@ -135,19 +137,17 @@ class Subject:
 
         buffers = rasterize(position, self.faces, camera, supersample)
         geometry = Geometry(position, normals, self.visibility, crease, rotations)
-        image, alpha, label = shade(
-            buffers, geometry, self.materials, _wall(self.traits, camera)
-        )
-        code8 = image * 255
+        image, alpha, label = shade(buffers, geometry, self.materials, self._background(camera))
+        image *= 255
         if noise is not None:
-            code8 = code8 + noise
-        return RenderedFrame(np.clip(code8 + 0.5, 0, 255).astype(np.uint8), alpha, label)
+            image += noise
+        image += 0.5
+        return RenderedFrame(np.clip(image, 0, 255, out=image).astype(np.uint8), alpha, label)
 
-    @property
-    def _fixed(self) -> dict[str, NDArray[np.int64]]:
-        teeth = self.model.region_vertices("teeth_upper", "teeth_lower").numpy()
-        left, right = (index.numpy() for index in self.model.eye_vertices)
-        return {"head": teeth, "eye_left": left, "eye_right": right}
+    def _background(self, camera: PinholeCamera) -> NDArray[np.float32]:
+        if self.wall.shape[:2] == (camera.height, camera.width):
+            return self.wall
+        return _wall(self.traits, camera.width, camera.height)
 
 
 def create_subject(
@@ -217,17 +217,18 @@ def create_subject(
         light=light_rows(traits.light),
         encode=tone_curve(),
     )
-    fixed = np.zeros_like(shape)
     teeth = model.region_vertices("teeth_upper", "teeth_lower").numpy()
-    fixed[teeth] = arch_normals(mean[teeth])
-    for index, centre in zip(model.eye_vertices, model.eye_centres(rest).numpy(), strict=True):
-        ball = shape[index.numpy()] - centre
-        fixed[index.numpy()] = ball / np.linalg.norm(ball, axis=1, keepdims=True)
+    fixed = {"head": (teeth, arch_normals(mean[teeth]))}
+    centres = model.eye_centres(rest).numpy()
+    for side, eye in enumerate(model.eye_vertices):
+        ball = shape[eye.numpy()] - centres[side]
+        ball /= np.linalg.norm(ball, axis=1, keepdims=True)
+        fixed[("eye_left", "eye_right")[side]] = (eye.numpy(), ball)
     weights = torch.from_numpy(crease_amplitudes(mean)).reshape(len(ARKIT_INDEX), -1)
     return Subject(
         model=model, traits=traits, rest=rest, offsets=offsets, hair=hair, lashes=lashes,
         materials=materials, faces=faces, visibility=visibility, crease_weights=weights,
-        fixed_normals=fixed,
+        fixed_normals=fixed, wall=_wall(traits, 512, 512),
     )  # fmt: skip
 
 
@@ -286,11 +287,11 @@ def _join(
     ).astype(np.uint8)
 
 
-def _wall(traits: Traits, camera: PinholeCamera) -> NDArray[np.float32]:
+def _wall(traits: Traits, width: int, height: int) -> NDArray[np.float32]:
     """A plain wall, brighter at the top and on the side of the lamp, sRGB [H, W, 3]."""
     top, bottom = (np.asarray(c, np.float32) for c in traits.wall)
-    down = np.linspace(0, 1, camera.height, dtype=np.float32)[:, None, None]
-    across = np.linspace(-1, 1, camera.width, dtype=np.float32)[None, :, None]
+    down = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+    across = np.linspace(-1, 1, width, dtype=np.float32)[None, :, None]
     lamp = np.float32(np.sign(traits.light.key_direction[0]))
     wall = (top + (bottom - top) * down) * (1 + 0.06 * lamp * across)
     return np.asarray(np.clip(wall, 0, 1), np.float32)

@@ -147,6 +147,7 @@ def _shade(  # type: ignore[no-untyped-def]
     size = texture.shape[0]
     f32 = np.float32
     one, zero = f32(1), f32(0)
+    level, extent = f32(128), f32(size)
     for row in prange(height):
         t = np.empty(16, np.float32)
         votes = np.zeros(256, np.int32)
@@ -154,14 +155,25 @@ def _shade(  # type: ignore[no-untyped-def]
             total_r, total_g, total_b = zero, zero, zero
             hits = 0
             best, best_votes = 255, 0
+            uniform = True
+            first = face_index[row * step, column * step]
             for si in range(step):
                 for sj in range(step):
+                    f = face_index[row * step + si, column * step + sj]
+                    if f >= 0:
+                        hits += 1
+                        votes[region[f]] += 1
+                    uniform = uniform and f >= 0 and kind[f] == kind[first]
+            # Inside one material the samples on the diagonal stand for all.
+            weight = one / f32(step if uniform else step * step)
+            for si in range(step):
+                for sj in range(step):
+                    if uniform and si != sj:
+                        continue
                     i, j = row * step + si, column * step + sj
                     f = face_index[i, j]
                     if f < 0:
                         continue
-                    hits += 1
-                    votes[region[f]] += 1
                     wa, wb, wc = barycentric[i, j, 0], barycentric[i, j, 1], barycentric[i, j, 2]
                     a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
                     nx = wa * normal[a, 0] + wb * normal[b, 0] + wc * normal[c, 0]
@@ -246,7 +258,7 @@ def _shade(  # type: ignore[no-untyped-def]
 
                     u = wa * corner_uv[f, 0, 0] + wb * corner_uv[f, 1, 0] + wc * corner_uv[f, 2, 0]
                     v = wa * corner_uv[f, 0, 1] + wb * corner_uv[f, 1, 1] + wc * corner_uv[f, 2, 1]
-                    x, y = u * size - f32(0.5), (one - v) * size - f32(0.5)
+                    x, y = u * extent - f32(0.5), (one - v) * extent - f32(0.5)
                     x0 = min(max(int(np.floor(x)), 0), size - 2)
                     y0 = min(max(int(np.floor(y)), 0), size - 2)
                     fx, fy = x - f32(x0), y - f32(y0)
@@ -254,14 +266,14 @@ def _shade(  # type: ignore[no-untyped-def]
                     w10, w11 = (one - fx) * fy, fx * fy
                     for k in range(16):
                         t[k] = (
-                            w00 * texture[y0, x0, k] + w01 * texture[y0, x0 + 1, k]
-                            + w10 * texture[y0 + 1, x0, k] + w11 * texture[y0 + 1, x0 + 1, k]
+                            w00 * f32(texture[y0, x0, k]) + w01 * f32(texture[y0, x0 + 1, k])
+                            + w10 * f32(texture[y0 + 1, x0, k]) + w11 * f32(texture[y0 + 1, x0 + 1, k])
                         )
                     m0 = wa * crease[a, 0] + wb * crease[b, 0] + wc * crease[c, 0]
                     m1 = wa * crease[a, 1] + wb * crease[b, 1] + wc * crease[c, 1]
-                    sx = t[3] - 128 + m0 * (t[6] - 128) + m1 * (t[10] - 128)
-                    sy = t[4] - 128 + m0 * (t[7] - 128) + m1 * (t[11] - 128)
-                    sz = t[5] - 128 + m0 * (t[8] - 128) + m1 * (t[12] - 128)
+                    sx = t[3] - level + m0 * (t[6] - level) + m1 * (t[10] - level)
+                    sy = t[4] - level + m0 * (t[7] - level) + m1 * (t[11] - level)
+                    sz = t[5] - level + m0 * (t[8] - level) + m1 * (t[12] - level)
                     inverse = f32(1.0 / SLOPE_SCALE)
                     gx = (r00 * sx + r01 * sy + r02 * sz) * inverse
                     gy = (r10 * sx + r11 * sy + r12 * sz) * inverse
@@ -340,13 +352,12 @@ def _shade(  # type: ignore[no-untyped-def]
                         votes[r] = 0
                         if n > best_votes or (n == best_votes and n > 0 and r < best):
                             best, best_votes = r, n
-            samples = f32(step * step)
-            covered = f32(hits) / samples
+            covered = f32(hits) / f32(step * step)
             if 2 * hits < step * step:
                 best = 255
             alpha[row, column] = covered
             label[row, column] = best
             rest = one - covered
-            image[row, column, 0] = total_r / samples + rest * background[row, column, 0]
-            image[row, column, 1] = total_g / samples + rest * background[row, column, 1]
-            image[row, column, 2] = total_b / samples + rest * background[row, column, 2]
+            image[row, column, 0] = total_r * weight + rest * background[row, column, 0]
+            image[row, column, 1] = total_g * weight + rest * background[row, column, 1]
+            image[row, column, 2] = total_b * weight + rest * background[row, column, 2]

@@ -1,0 +1,225 @@
+"""Expression code and head pose of a live video, frame by frame, with the same head model and the
+same cost as the fit that avatars are trained with: so the codes mean the same."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cag_avatar.errors import InputError
+from cag_avatar.head_models import ARKIT_NAMES, load_head_model
+from cag_avatar.tracking.face_landmarker import DetectedFace, FaceLandmarker
+from cag_avatar.tracking.fitting import (
+    FitConfig,
+    FitState,
+    code_prior,
+    fit_frames,
+    fit_shared,
+    initial_state,
+    landmark_residuals,
+    landmark_weights,
+    track_frame,
+)
+from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
+from cag_avatar.tracking.surface_basis import ShapeSpace, SurfacePoints
+
+__all__ = ["EstimatorConfig", "ExpressionEstimator", "FaceEstimate"]
+
+_LOG = logging.getLogger(__name__)
+
+#: Landmark error, in inter-ocular distances, at which the confidence has fallen to 1/e.
+_CONFIDENCE_SCALE = 0.06
+_EYE_LANDMARKS = (33, 133, 159, 145, 263, 362, 386, 374)
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """Settings of the live estimator."""
+
+    head_model: str = "anny"
+    """Head model whose coefficients are estimated."""
+    landmarker: Path | None = None
+    """Face landmarker model file; by default it is looked for."""
+    calibration_frames: int = 24
+    """Frames from which the operator's shape is solved, once, in the background."""
+    calibration_stride: int = 4
+    """Every so many frames one is kept for the calibration."""
+    neutral_window: int = 300
+    """Frames over which each score's resting value is followed."""
+    iterations: int = 2
+    """Gauss-Newton steps a frame."""
+    fit: FitConfig = field(default_factory=lambda: FitConfig(focal_ratio=1.4, smooth_code=0.1))
+    """Weights; whole camera pictures have a shorter focal length than head crops."""
+
+    def __post_init__(self) -> None:
+        for name in ("calibration_frames", "calibration_stride", "neutral_window", "iterations"):
+            if getattr(self, name) < 1:
+                raise InputError(f"estimator: {name} must be at least 1")
+
+
+@dataclass(frozen=True)
+class FaceEstimate:
+    """What one image says."""
+
+    code: NDArray[np.float32]
+    """Expression code, [52] in [0, 1]; zeros when not valid."""
+    head_pose: NDArray[np.float64]
+    """Canonical to camera space (OpenCV axes, metres), [4, 4]; identity when not valid."""
+    confidence: float
+    """From 0 to 1: how well the model explains the landmarks, exp(-(error / 6 % of the distance
+    between the eyes)^2)."""
+    is_valid: bool
+    """A face was found."""
+    eyes_valid: bool
+    """Both eyes lie inside the picture."""
+
+
+@dataclass(frozen=True)
+class _Operator:
+    shape: Tensor
+    focal: float
+
+
+class ExpressionEstimator:
+    """Estimates codes from the images of one camera; not for several threads at once.
+
+    The mean head is used until enough frames of the operator are seen; then their own shape, which
+    is solved in a background thread.
+
+    Args:
+        config: settings.
+
+    Raises:
+        InputError: no landmarker model, or a system library is missing (says how to get them).
+    """
+
+    def __init__(self, config: EstimatorConfig | None = None) -> None:
+        self._config = config or EstimatorConfig()
+        model = load_head_model(self._config.head_model)
+        if model.expression_names != ARKIT_NAMES:
+            raise InputError(f"head model '{model.name}': its code is not the 52 ARKit coefficients")
+        embedding = load_landmark_embedding(model)
+        self._points: SurfacePoints = ShapeSpace(model).points(embedding.faces, embedding.barycentric)
+        self._weights = landmark_weights(embedding.spread, self._config.fit)
+        self._landmarker = FaceLandmarker(video=True, model=self._config.landmarker)
+        self._scores: deque[NDArray[np.float32]] = deque(maxlen=self._config.neutral_window)
+        self._kept: list[DetectedFace] = []
+        self._seen = 0
+        self._size: tuple[int, int] | None = None
+        self._state: FitState | None = None
+        self._operator: _Operator | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="calibration")
+        self._pending: Future[_Operator] | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the operator's own shape is in use."""
+        return self._operator is not None
+
+    @torch.no_grad()
+    def estimate(self, image: NDArray[np.uint8], timestamp_ns: int) -> FaceEstimate:
+        """Estimate from an RGB image [H, W, 3] uint8 and its time in nanoseconds.
+
+        A change of the image size starts the tracking anew.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InputError(f"estimator: image is {image.dtype} {image.shape}, not uint8 [H, W, 3]")
+        size = (image.shape[1], image.shape[0])
+        if size != self._size:
+            self._size, self._state, self._operator = size, None, None
+            self._kept, self._seen = [], 0
+        faces = self._landmarker.detect(image, timestamp_ns * 1e-9)
+        if not faces:
+            self._state = None
+            return FaceEstimate(np.zeros(len(ARKIT_NAMES), np.float32), np.eye(4), 0.0, False, False)
+        face = faces[0]
+        self._scores.append(face.scores)
+        self._calibrate(face)
+        landmarks = torch.from_numpy(face.landmarks[None, :, :2])
+        prior = self._prior()
+        state = self._start(landmarks) if self._state is None else self._state
+        config, steps = self._config.fit, self._config.iterations
+        if self._state is None:
+            state = fit_frames(
+                state, self._points, landmarks, self._weights, prior[0], config,
+                iterations=6, prior=prior,
+            )  # fmt: skip
+        else:
+            state = track_frame(
+                state, self._points, landmarks, self._weights, prior, config, iterations=steps
+            )
+        self._state = state
+        error = float(landmark_residuals(state, self._points, landmarks).square().mean().sqrt())
+        eyes = face.landmarks[list(_EYE_LANDMARKS), :2]
+        inside = bool((eyes >= 0).all() and (eyes < np.array(size)).all())
+        return FaceEstimate(
+            state.code[0].numpy().astype(np.float32),
+            state.head_pose()[0].double().numpy(),
+            float(np.exp(-((error / _CONFIDENCE_SCALE) ** 2))),
+            True,
+            inside,
+        )
+
+    def close(self) -> None:
+        """Release the landmarker and the background thread."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._landmarker.close()
+
+    def __enter__(self) -> ExpressionEstimator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _prior(self) -> tuple[Tensor, Tensor, Tensor]:
+        # code_prior takes the resting values from the frames it is given; the newest is the last.
+        enough = len(self._scores) >= self._config.calibration_frames
+        recent = list(self._scores) if enough else [self._scores[-1]]
+        mean, deviation, smooth = code_prior(torch.from_numpy(np.stack(recent)), self._config.fit)
+        return mean[-1:], deviation, smooth
+
+    def _start(self, landmarks: Tensor) -> FitState:
+        assert self._size is not None
+        centre = (self._size[0] / 2, self._size[1] / 2)
+        state = initial_state(self._points, landmarks, self._size, centre, self._config.fit)
+        if self._operator is None:
+            return state
+        # The start assumes its own focal length: keep the head's size in the picture.
+        translation = state.translation.clone()
+        translation[:, 2] *= self._operator.focal / state.focal
+        return replace(
+            state, shape=self._operator.shape, focal=self._operator.focal, translation=translation
+        )
+
+    def _calibrate(self, face: DetectedFace) -> None:
+        if self._operator is not None:
+            return
+        if self._pending is not None:
+            if self._pending.done():
+                self._operator = self._pending.result()
+                self._pending, self._state = None, None  # start anew with the operator's shape
+                _LOG.info("operator's shape solved from %d frames", len(self._kept))
+            return
+        if self._seen % self._config.calibration_stride == 0:
+            self._kept.append(face)
+        self._seen += 1
+        if len(self._kept) >= self._config.calibration_frames:
+            self._pending = self._pool.submit(self._solve_operator, list(self._kept))
+
+    @torch.no_grad()
+    def _solve_operator(self, faces: list[DetectedFace]) -> _Operator:
+        landmarks = torch.from_numpy(np.stack([f.landmarks[:, :2] for f in faces]))
+        scores = torch.from_numpy(np.stack([f.scores for f in faces]))
+        state = self._start(landmarks)
+        arguments = (self._points, landmarks, self._weights, scores, self._config.fit)
+        state = fit_frames(state, *arguments, iterations=3)
+        state = fit_shared(state, *arguments, iterations=4)
+        return _Operator(state.shape, state.focal)

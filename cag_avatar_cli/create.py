@@ -1,0 +1,44 @@
+"""``cag-avatar create``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cag_avatar_cli.options import Backend, Fusion, OutputPath, PathArgument
+from cag_avatar_cli.train import _DEFAULT, training_config
+from cag_avatar_training.create import CreateConfig, create
+from cag_avatar_training.dataset import Split
+
+
+def command(
+    video: PathArgument,
+    output: OutputPath,
+    workdir: Path | None = None,
+    fusion: Fusion = "cross-attention",
+    iterations: int = _DEFAULT.iterations,
+    seed: int = 0,
+    split: Split = "last",
+    backend: Backend = "auto",
+    resume: bool = True,
+) -> None:
+    """Make an avatar from a video: preprocess, then train.
+
+    Args:
+        video: of one person, a minute is good.
+        output: avatar file (*.cag) to write.
+        workdir: folder for the dataset (WORKDIR/dataset) and checkpoints; by default OUTPUT + ".work".
+        fusion: how a Gaussian meets the expression code.
+        iterations: frames shown in training.
+        seed: of the weights and the order of the frames.
+        split: which frames are held out of training.
+        backend: rasteriser.
+        resume: keep what an interrupted run left in the working folder.
+    """
+    folder = workdir or output.with_name(output.name + ".work")
+    config = CreateConfig(train=training_config(fusion, iterations, seed, split, backend))
+    result = create(video, output, folder, config, resume)
+    print(
+        f"avatar:  {output} ({result.training.avatar.num_gaussians} Gaussians)\n"
+        f"dataset: {result.dataset.path}\n"
+        f"next:    cag-avatar evaluate {output} {result.dataset.path} -o {folder / 'evaluation'}"
+    )

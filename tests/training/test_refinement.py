@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from conftest import TINY_SIZE
+
+from cag_avatar.avatar.inference import PreparedAvatar
+from cag_avatar.geometry import rotation_vector_to_matrix
+from cag_avatar.rendering.rasterizer import get_rasterizer
+from cag_avatar_training.config import LossConfig, RefinementConfig, TrainConfig
+from cag_avatar_training.motion import Motion
+from cag_avatar_training.refinement import (
+    apply_correction,
+    corrected_motion,
+    correction_size,
+    refine_frames,
+)
+from cag_avatar_training.trainer import Trainer
+
+
+def test_correction_by_hand(tiny_dataset):
+    tracked = Motion.tracked(tiny_dataset.tracking)
+    code, head, torso = tracked.frame(0)
+    pivot = torch.tensor([0.0, -0.15, -0.05])
+    correction = torch.zeros(correction_size(52))
+    correction[:6] = torch.tensor([0.1, 0, 0, 0.01, 0.02, 0.03])
+    correction[6:12] = torch.tensor([0, 0.2, 0, 0, 0, 0.05])
+    correction[12] = 0.3
+    new_code, new_head, new_torso = apply_correction(correction, code, head, torso, pivot)
+    turn = rotation_vector_to_matrix(correction[:3])
+    torch.testing.assert_close(new_head[:3, :3], turn @ head[:3, :3])
+    torch.testing.assert_close(new_head[:3, 3], head[:3, 3] + correction[3:6])
+    moved = new_torso[:3, :3] @ pivot + new_torso[:3, 3]
+    torch.testing.assert_close(moved, torso[:3, :3] @ pivot + torso[:3, 3] + correction[9:12])
+    assert new_code[0] == pytest.approx(float(code[0]) + 0.3)
+    unchanged = apply_correction(torch.zeros(correction_size(52)), code, head, torso, pivot)
+    for new, old in zip(unchanged, (code, head, torso), strict=True):
+        torch.testing.assert_close(new, old, atol=1e-6, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_dataset_path):
+    """An avatar that has learned the tiny dataset, and the dataset."""
+    from conftest import tiny_config
+
+    from cag_avatar_training.dataset import Dataset
+
+    dataset = Dataset.open(tiny_dataset_path)
+    config = TrainConfig(
+        avatar=tiny_config(),
+        iterations=150,
+        sizes=((0.0, TINY_SIZE),),
+        loss=LossConfig(perceptual_weight=0),
+        refinement=RefinementConfig(at=()),
+        backend="cpu",
+    )
+    trainer = Trainer(dataset, config)
+    trainer.run(show_progress=False)
+    return trainer.avatar.requires_grad_(False), dataset
+
+
+def run(trained, tracked, frames, **changes):
+    avatar, dataset = trained
+    settings = dataclasses.replace(
+        RefinementConfig(steps=25, size=TINY_SIZE), **changes
+    )
+    zero = torch.zeros(len(dataset), correction_size(52))
+    return refine_frames(
+        PreparedAvatar(avatar, torch.float32), dataset, frames, tracked, zero, settings,
+        LossConfig(), torch.ones(3), get_rasterizer("cpu"),
+    )  # fmt: skip
+
+
+def test_a_wrong_head_pose_is_put_right(trained):
+    avatar, dataset = trained
+    tracked = Motion.tracked(dataset.tracking)
+    truth = tracked.head_pose[2].clone()
+    tracked.head_pose[2, 0, 3] += 0.008
+    corrections = run(trained, tracked, [2])
+    fixed = corrected_motion(tracked, corrections, avatar.neck_pivot)
+    assert (fixed.head_pose[2] - truth)[:3, 3].norm() < 0.4 * 0.008
+    assert corrections[[0, 1, 3, 4]].abs().max() == 0
+
+
+def test_codes_stay_in_range(trained):
+    avatar, dataset = trained
+    tracked = Motion.tracked(dataset.tracking)
+    corrections = run(trained, tracked, [2, 3], code_rate=0.5, prior_weight=0.0)
+    codes = corrected_motion(tracked, corrections, avatar.neck_pivot).codes[2:4]
+    assert codes.min() >= -1e-6
+    assert codes.max() <= 1 + 1e-6
+
+
+def test_priors_hold_the_tracked_values(trained):
+    _, dataset = trained
+    tracked = Motion.tracked(dataset.tracking)
+    free = run(trained, tracked, [2], prior_weight=0.0)
+    held = run(trained, tracked, [2], prior_weight=1e3)
+    assert held.abs().max() < 0.2 * free.abs().max()
