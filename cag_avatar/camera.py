@@ -19,7 +19,8 @@ class PinholeCamera:
     """Intrinsics of an undistorted pinhole camera.
 
     Axes are OpenCV's: x right, y down, z forward. A point (x, y, z) projects to
-    (fx x / z + cx, fy y / z + cy) in pixels; pixel (column j, row i) has its centre at (j + .5, i + .5).
+    (fx x / z + cx, fy y / z + cy) in pixels; pixel (column j, row i) has its centre at
+    (j + .5, i + .5).
     """
 
     width: int
@@ -40,7 +41,9 @@ class PinholeCamera:
             raise InputError(f"camera: size {self.width}x{self.height} must be positive")
         values = (self.fx, self.fy, self.cx, self.cy)
         if not np.isfinite(values).all() or self.fx <= 0 or self.fy <= 0:
-            raise InputError(f"camera: fx, fy, cx, cy = {values} must be finite, fx and fy positive")
+            raise InputError(
+                f"camera: fx, fy, cx, cy = {values} must be finite, fx and fy positive"
+            )
 
     def matrix(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Intrinsic matrix K, [3, 3]."""
@@ -56,9 +59,7 @@ class PinholeCamera:
     def resized(self, width: int, height: int) -> PinholeCamera:
         """The same view at another resolution."""
         sx, sy = width / self.width, height / self.height
-        return PinholeCamera(
-            width, height, self.fx * sx, self.fy * sy, self.cx * sx, self.cy * sy
-        )
+        return PinholeCamera(width, height, self.fx * sx, self.fy * sy, self.cx * sx, self.cy * sy)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON."""
@@ -69,8 +70,12 @@ class PinholeCamera:
         """Inverse of :meth:`to_dict`. Raises InputError naming ``where`` on a missing field."""
         try:
             return cls(
-                int(values["width"]), int(values["height"]), float(values["fx"]),
-                float(values["fy"]), float(values["cx"]), float(values["cy"]),
+                int(values["width"]),
+                int(values["height"]),
+                float(values["fx"]),
+                float(values["fy"]),
+                float(values["cx"]),
+                float(values["cy"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{where}: camera needs width height fx fy cx cy ({error})") from error

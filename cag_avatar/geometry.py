@@ -73,8 +73,16 @@ def matrix_to_quaternion(matrix: Tensor) -> Tensor:
     squares = torch.stack(
         [1 + m00 + m11 + m22, 1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22], -1
     )
-    wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
-    xy, xz, yz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
+    wx, wy, wz = (
+        m[..., 2, 1] - m[..., 1, 2],
+        m[..., 0, 2] - m[..., 2, 0],
+        m[..., 1, 0] - m[..., 0, 1],
+    )
+    xy, xz, yz = (
+        m[..., 0, 1] + m[..., 1, 0],
+        m[..., 0, 2] + m[..., 2, 0],
+        m[..., 1, 2] + m[..., 2, 1],
+    )
     candidates = torch.stack(
         [
             torch.stack([squares[..., 0], wx, wy, wz], -1),
@@ -122,7 +130,9 @@ def midway_transform(first: Tensor, second: Tensor, pivot: Tensor) -> Tensor:
     same = (qa * qb).sum(-1, keepdim=True) >= 0
     rotation = quaternion_to_matrix(qa + torch.where(same, qb, -qb))
     point = 0.5 * (
-        first[..., :3, :3] @ pivot + first[..., :3, 3] + second[..., :3, :3] @ pivot
+        first[..., :3, :3] @ pivot
+        + first[..., :3, 3]
+        + second[..., :3, :3] @ pivot
         + second[..., :3, 3]
     )
     return rigid_transform(rotation, point - rotation @ pivot)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cag_avatar_cli.options import Backend, Fusion, OutputPath, PathArgument
-from cag_avatar_cli.train import _DEFAULT, training_config
 from cag_avatar_training.create import CreateConfig, create
 from cag_avatar_training.dataset import Split
+
+from cag_avatar_cli.options import Backend, Fusion, OutputPath, PathArgument
+from cag_avatar_cli.train import _DEFAULT, training_config
 
 
 def command(
@@ -26,7 +27,7 @@ def command(
     Args:
         video: of one person, a minute is good.
         output: avatar file (*.cag) to write.
-        workdir: folder for the dataset (WORKDIR/dataset) and checkpoints; by default OUTPUT + ".work".
+        workdir: folder for the dataset (WORKDIR/dataset) and checkpoints; default OUTPUT + ".work".
         fusion: how a Gaussian meets the expression code.
         iterations: frames shown in training.
         seed: of the weights and the order of the frames.

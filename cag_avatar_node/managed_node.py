@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -38,6 +39,7 @@ class ManagedNode(LifecycleNode):
         super().__init__(name, **options)
         self._configured = False
         self._active = False
+        self._exceptions = 0
         declare_parameters(self, (_AUTOSTART, *parameters), lambda: self._configured)
         self._health_publisher = HealthPublisher(self, self._health_in_any_state)
 
@@ -70,8 +72,9 @@ class ManagedNode(LifecycleNode):
         return float(self.get_clock().now().nanoseconds) * 1e-9
 
     def report_exception(self, error: Exception) -> None:
-        """Log an exception of a worker thread; quiet while ROS shuts down."""
+        """Log and count an exception of a worker thread; quiet while ROS shuts down."""
         if self.context.ok():
+            self._exceptions += 1
             trace = "".join(traceback.format_exception(error))
             self.get_logger().error(f"{error}\n{trace}", throttle_duration_sec=5.0)
 
@@ -137,7 +140,11 @@ class ManagedNode(LifecycleNode):
 
     def _health_in_any_state(self) -> Health:
         if self._active:
-            return self.health()
+            health = self.health()
+            if self._exceptions:
+                health.values["exceptions"] = str(self._exceptions)
+                health.worsen(DiagnosticStatus.ERROR, f"{self._exceptions} exceptions: see the log")
+            return health
         return Health(message="inactive" if self._configured else "not configured")
 
 
@@ -164,7 +171,10 @@ def run_managed_node(
             return 2
         if node.value("autostart"):
             success = TransitionCallbackReturn.SUCCESS
-            if node.trigger_configure() != success or node.trigger_activate() != success:
+            if node.trigger_configure() != success:
+                return 2
+            # Loading takes seconds: the user may have given up meanwhile.
+            if node.context.ok() and node.trigger_activate() != success:
                 return 2
         executor = SingleThreadedExecutor()
         executor.add_node(node)

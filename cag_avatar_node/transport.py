@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 from importlib import resources
+from pathlib import Path
 
 __all__ = ["PROFILE_VARIABLE", "image_transport_environment", "profile_path"]
 
 #: Where Fast DDS looks for its profiles.
 PROFILE_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
+#: Free shared memory, bytes, below which the profile is not used: its segments are 8 MiB a process.
+SHARED_MEMORY_NEEDED = 48 * 2**20
+_SHARED_MEMORY = Path("/dev/shm")
 _CHOSEN_ALREADY = (
     PROFILE_VARIABLE,
     "FASTRTPS_DEFAULT_PROFILES_FILE",
@@ -24,8 +30,20 @@ def profile_path() -> str:
 def image_transport_environment() -> dict[str, str]:
     """Environment variables to add for a node that sends or receives images.
 
-    Empty when the user has chosen a transport. Other DDS implementations ignore the variable.
+    Empty when the user has chosen a transport, and, with a warning, when there is too little shared
+    memory. Other DDS implementations ignore the variable.
     """
     if any(os.environ.get(variable) for variable in _CHOSEN_ALREADY):
         return {}
+    if _SHARED_MEMORY.is_dir():
+        free = shutil.disk_usage(_SHARED_MEMORY).free
+        if free < SHARED_MEMORY_NEEDED:
+            logging.getLogger(__name__).warning(
+                "%s has %d MiB free, %d are needed: images may be lost between processes "
+                "(in Docker: --shm-size=128m or --ipc=host)",
+                _SHARED_MEMORY,
+                free >> 20,
+                SHARED_MEMORY_NEEDED >> 20,
+            )
+            return {}
     return {PROFILE_VARIABLE: profile_path()}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, Tracking
 
 from cag_avatar.avatar.config import AvatarConfig
 from cag_avatar.avatar.file import save_avatar
@@ -16,7 +17,6 @@ from cag_avatar.camera import PinholeCamera
 from cag_avatar.geometry import rigid_transform, rotation_vector_to_matrix
 from cag_avatar.head_models import ARKIT_INDEX, REGIONS, load_head_model
 from cag_avatar.rendering.rasterizer import get_rasterizer
-from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, Tracking
 
 TINY_SIZE = 72
 TINY_FRAMES = 15

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from cag_avatar_training.dataset import Dataset
+from cag_avatar_training.motion import Motion
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cag_avatar.avatar.record import CaptureRecord
 from cag_avatar.geometry import matrix_to_rotation_vector
-
-from cag_avatar_training.dataset import Dataset
-from cag_avatar_training.motion import Motion
 
 __all__ = ["capture_record", "neutral_frame"]
 
@@ -33,7 +32,9 @@ def neutral_frame(motion: Motion, frames: Sequence[int]) -> int:
     poses = motion.head_pose[list(frames)].double()
     relative = _motion_from(poses, poses[0])
     relative -= np.median(relative, axis=0)
-    distance = np.linalg.norm(relative[:, :3], axis=1) + np.linalg.norm(relative[:, 3:], axis=1) * 10
+    distance = (
+        np.linalg.norm(relative[:, :3], axis=1) + np.linalg.norm(relative[:, 3:], axis=1) * 10
+    )
     quiet = motion.codes[list(frames)].double().sum(1).numpy()
     return list(frames)[int(np.argmin(distance + 0.1 * quiet))]
 
@@ -45,6 +46,7 @@ def capture_record(
     background: tuple[float, float, float],
 ) -> CaptureRecord:
     """Camera, neutral poses and ranges of the frames trained on."""
+    motion = motion.cpu()
     neutral = neutral_frame(motion, frames)
     codes = motion.codes[list(frames)].double().numpy()
     poses = motion.head_pose[list(frames)].double()

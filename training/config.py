@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cag_avatar_training.dataset import Split, split_frames
+from cag_avatar_training.perceptual import PerceptualNet
+
 from cag_avatar.avatar.config import AvatarConfig
 from cag_avatar.errors import InputError
 from cag_avatar.rendering.rasterizer import Backend
-
-from cag_avatar_training.dataset import Split, split_frames
-from cag_avatar_training.perceptual import PerceptualNet
 
 __all__ = ["LearningRates", "LossConfig", "RefinementConfig", "TrainConfig"]
 
@@ -136,9 +136,11 @@ class TrainConfig:
     """Losses."""
     rates: LearningRates = field(default_factory=LearningRates)
     """Learning rates."""
+    initial_colors: bool = True
+    """Start from the colours that the camera saw; off starts from mid-grey, as the paper."""
     attention_every: int = 4
-    """Attention weights are computed, and W_Q and W_K trained, every so many iterations. They do not
-    depend on the frame, and computing them is a fifth of the network's time."""
+    """Attention weights are computed, and W_Q and W_K trained, every so many iterations. They do
+    not depend on the frame, and computing them is a fifth of the network's time."""
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     """Refinement of the training frames."""
     backend: Backend = "auto"

@@ -11,9 +11,10 @@ Layout (T frames counted from 0; see docs/dataset_format.md)::
                               axes, metres), landmarks [T, 478, 3] (crop pixels; z as MediaPipe's);
                               float64 timestamps [T] (seconds)
 
-dataset.json: ``format`` "cag_avatar-dataset", ``version`` 1, ``head_model``, ``source``, ``fps``, ``frames``
-T, ``camera`` {width height fx fy cx cy}, ``code_names``, ``crop`` {x y size, in source pixels}, ``background``
-(how images are composited: a note), ``tool_version``, ``tracking`` (figures of the fit).
+dataset.json: ``format`` "cag_avatar-dataset", ``version`` 1, ``head_model``, ``source``, ``fps``,
+``frames`` T, ``camera`` {width height fx fy cx cy}, ``code_names``, ``crop`` {x y size, in source
+pixels}, ``background`` (how images are composited: a note), ``tool_version``, ``tracking``
+(figures of the fit).
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ class DatasetInfo:
 def split_frames(frames: int, split: Split) -> tuple[list[int], list[int]]:
     """Training and held-out frame numbers of a clip.
 
-    ``last`` holds out the last 20 %; ``blocks`` the last 9 of every 46 frames, which keeps expressions of
-    all kinds on both sides.
+    ``last`` holds out the last 20 %; ``blocks`` the last 9 of every 46 frames, which keeps
+    expressions of all kinds on both sides.
 
     Raises:
         InputError: unknown split, or one of the two sides would be empty.
@@ -173,8 +174,10 @@ class Dataset:
         """Training and held-out frame numbers; see split_frames()."""
         return split_frames(len(self), split)
 
-    def frame(self, index: int, size: int | None = None) -> Frame:
-        """One frame at ``size`` pixels (width and height scale alike; None is full size)."""
+    def frame(
+        self, index: int, size: int | None = None, device: torch.device | None = None
+    ) -> Frame:
+        """One frame, its height ``size`` pixels (None: full size), its tensors on ``device``."""
         camera = self.info.camera
         height = camera.height if size is None else size
         key = (index, height)
@@ -183,13 +186,13 @@ class Dataset:
             if height != camera.height:
                 target = (round(camera.width * height / camera.height), height)
                 image, alpha, mouth = (
-                    cv2.resize(plane, target, interpolation=cv2.INTER_AREA)
+                    np.asarray(cv2.resize(plane, target, interpolation=cv2.INTER_AREA), np.uint8)
                     for plane in (image, alpha, mouth)
                 )
             self._cache[key] = _FrameArrays(image, alpha, mouth)
         arrays = self._cache[key]
         width = arrays.alpha.shape[1]
-        return Frame(arrays, camera if size is None else camera.resized(width, height))
+        return Frame(arrays, camera if size is None else camera.resized(width, height), device)
 
     def _read(self, folder: str, index: int) -> NDArray[np.uint8]:
         file = self.path / folder / f"{index:05d}.png"
@@ -218,24 +221,30 @@ class _FrameArrays:
 class Frame:
     """Images of one frame at one resolution."""
 
-    def __init__(self, arrays: _FrameArrays, camera: PinholeCamera) -> None:
+    def __init__(
+        self, arrays: _FrameArrays, camera: PinholeCamera, device: torch.device | None = None
+    ) -> None:
         self._arrays = arrays
+        self._device = device
         self.camera = camera
+
+    def _tensor(self, plane: NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(plane).to(self._device).float() / 255
 
     @property
     def alpha(self) -> Tensor:
         """Matte [H, W] in [0, 1]."""
-        return torch.from_numpy(self._arrays.alpha).float() / 255
+        return self._tensor(self._arrays.alpha)
 
     @property
     def mouth(self) -> Tensor:
         """Mask of lips and mouth interior, [H, W] in [0, 1]."""
-        return torch.from_numpy(self._arrays.mouth).float() / 255
+        return self._tensor(self._arrays.mouth)
 
     def target(self, background: Tensor) -> Tensor:
         """The image over a background [3]: rgb * alpha + background * (1 - alpha), [H, W, 3]."""
         alpha = self.alpha[..., None]
-        return torch.from_numpy(self._arrays.image).float() / 255 * alpha + background * (1 - alpha)
+        return self._tensor(self._arrays.image) * alpha + background * (1 - alpha)
 
 
 def _read_info(path: Path) -> tuple[DatasetInfo, int]:
@@ -243,12 +252,15 @@ def _read_info(path: Path) -> tuple[DatasetInfo, int]:
     try:
         values = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{file}: missing or not JSON; pass a folder made by 'preprocess'") from error
+        raise InputError(
+            f"{file}: missing or not JSON; pass a folder made by 'preprocess'"
+        ) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise InputError(f"{file}: format is not '{FORMAT}'; {_REMAKE}")
     if values.get("version") != FORMAT_VERSION:
         raise InputError(
-            f"{file}: version {values.get('version')}, this program reads {FORMAT_VERSION}; {_REMAKE}"
+            f"{file}: version {values.get('version')}, this program reads {FORMAT_VERSION}; "
+            f"{_REMAKE}"
         )
     frames = values.get("frames")
     if not isinstance(frames, int) or frames < 1:
@@ -339,7 +351,9 @@ class DatasetWriter:
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: exists and is not a folder; name another")
         if path.exists() and not (path / "dataset.json").is_file() and any(path.iterdir()):
-            raise InputError(f"{path}: exists and is not a dataset; name another folder or remove it")
+            raise InputError(
+                f"{path}: exists and is not a dataset; name another folder or remove it"
+            )
         with replacing_folder(path) as folder:
             writer = cls(folder, path)
             yield writer
@@ -352,7 +366,9 @@ class DatasetWriter:
         """Append a frame: RGB [H, W, 3], matte [H, W], mouth mask [H, W], all uint8."""
         shape = image.shape[:2]
         if image.shape != (*shape, 3) or alpha.shape != shape or mouth.shape != shape:
-            raise ValueError(f"frame: shapes {image.shape}, {alpha.shape}, {mouth.shape} do not fit")
+            raise ValueError(
+                f"frame: shapes {image.shape}, {alpha.shape}, {mouth.shape} do not fit"
+            )
         name = f"{self._frames:05d}.png"
         planes = {
             "images": cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
@@ -363,7 +379,9 @@ class DatasetWriter:
             # Fast compression: 2.5 times quicker to write for a tenth more bytes.
             parameters = [cv2.IMWRITE_PNG_COMPRESSION, 1]
             if not cv2.imwrite(str(self._folder / folder / name), plane, parameters):
-                raise InputError(f"{self._target / folder / name}: cannot be written; is the disk full?")
+                raise InputError(
+                    f"{self._target / folder / name}: cannot be written; is the disk full?"
+                )
         self._frames += 1
 
     def finish(self, info: DatasetInfo, tracking: Tracking) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,13 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from cag_avatar_training.config import LossConfig, RefinementConfig
+from cag_avatar_training.dataset import Dataset, Split
+from cag_avatar_training.device import device_of
+from cag_avatar_training.metrics import l1, psnr, ssim
+from cag_avatar_training.motion import Motion
+from cag_avatar_training.perceptual import PerceptualNet, ShiftTolerantLpips, load_perceptual
+from cag_avatar_training.refinement import corrected_motion, correction_size, refine_frames
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,13 +29,6 @@ from cag_avatar.errors import InputError
 from cag_avatar.files import replacing, replacing_folder
 from cag_avatar.rendering.rasterizer import Backend, Rasterizer, get_rasterizer
 
-from cag_avatar_training.config import LossConfig, RefinementConfig
-from cag_avatar_training.dataset import Dataset, Split
-from cag_avatar_training.metrics import l1, psnr, ssim
-from cag_avatar_training.motion import Motion
-from cag_avatar_training.perceptual import PerceptualNet, load_perceptual
-from cag_avatar_training.refinement import corrected_motion, correction_size, refine_frames
-
 __all__ = ["evaluate", "measure_images"]
 
 #: Columns of side_by_side.png.
@@ -35,16 +36,21 @@ _COLUMNS = 6
 
 
 def measure_images(
-    image: Tensor, target: Tensor, matte: Tensor, perceptual: Callable[[Tensor, Tensor], Tensor]
+    image: Tensor,
+    target: Tensor,
+    matte: Tensor,
+    perceptual: ShiftTolerantLpips,
+    features: list[Tensor] | None = None,
 ) -> dict[str, float]:
     """Figures of one picture [H, W, 3] in [0, 1] against the truth; matte [H, W] in [0, 1].
 
-    ``*_matte`` counts only pixels (SSIM: windows centred) where the matte exceeds 0.5.
+    ``*_matte`` counts only pixels (SSIM: windows centred) where the matte exceeds 0.5. ``features``
+    are perceptual.features(target), if they are at hand.
     """
     image = image.clamp(0, 1)
     inside = matte > 0.5
     with torch.inference_mode():
-        distance = float(perceptual(image, target))
+        distance = float(perceptual(image, features or target))
     return {
         "psnr": psnr(image, target),
         "ssim": ssim(image, target),
@@ -57,13 +63,11 @@ def measure_images(
 
 
 def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {
-        name: round(float(np.nanmean([row[name] for row in rows])), 5) for name in rows[0]
-    }
+    return {name: round(float(np.nanmean([row[name] for row in rows])), 5) for name in rows[0]}
 
 
 def _to_uint8(image: Tensor) -> NDArray[np.uint8]:
-    return (image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
+    return (image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
 
 
 def _render(
@@ -77,8 +81,8 @@ def _render(
     g = prepared.gaussians(*motion.frame(index))
     with torch.inference_mode():
         return rasterizer.render(
-            g.means, g.quaternions, g.scales, g.opacities, g.colors, torch.eye(4),
-            dataset.info.camera, background,
+            g.means, g.quaternions, g.scales, g.opacities, g.colors,
+            torch.eye(4, device=background.device), dataset.info.camera, background,
         ).image  # fmt: skip
 
 
@@ -95,15 +99,16 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure an avatar on held-out frames and write figures and pictures.
 
-    ``as_tracked`` renders with the dataset's codes and poses. ``refined`` first fits code and poses of
-    each held-out frame to its image with the avatar frozen, as photometric trackers do: it tells how
-    well the avatar can show the person, not how well the tracking drives it. The pictures written are
-    refined ones if ``refine``, and exactly those that are measured (8 bit).
+    ``as_tracked`` renders with the dataset's codes and poses. ``refined`` first fits code and
+    poses of each held-out frame to its image with the avatar frozen, as photometric trackers do:
+    it tells how well the avatar can show the person, not how well the tracking drives it. The
+    pictures written are refined ones if ``refine``, and exactly those that are measured (8 bit).
 
     Args:
         avatar: with its record.
         dataset: whose held-out frames are used.
-        out_dir: folder for metrics.json, pred/, truth/, side_by_side.{png,mp4}; other files in it stay.
+        out_dir: folder for metrics.json, pred/, truth/, side_by_side.{png,mp4}; other files in it
+            stay.
         split: held-out frames; None takes the split of the training.
         refine: also refine.
         refinement: its settings; 12 steps by default.
@@ -127,10 +132,11 @@ def evaluate(
     refinement = refinement or RefinementConfig(steps=12)
     report = show or (lambda what, done, total: None)
     rasterizer = get_rasterizer(backend)
-    background = torch.tensor(record.background)
-    prepared = PreparedAvatar(avatar)
-    perceptual = load_perceptual(perceptual_net)
-    tracked = Motion.tracked(dataset.tracking)
+    device = device_of(rasterizer)
+    background = torch.tensor(record.background, device=device)
+    prepared = PreparedAvatar(copy.deepcopy(avatar).to(device))
+    perceptual = load_perceptual(perceptual_net, str(device))
+    tracked = Motion.tracked(dataset.tracking, device)
     motions = {"as_tracked": tracked}
     if refine:
         done = iter(range(1, len(frames) + 1))
@@ -139,14 +145,14 @@ def evaluate(
             dataset,
             frames,
             tracked,
-            torch.zeros(len(dataset), correction_size(tracked.codes.shape[1])),
+            torch.zeros(len(dataset), correction_size(tracked.codes.shape[1]), device=device),
             refinement,
             LossConfig(),
             background,
             rasterizer,
             lambda: report("refining", next(done), len(frames)),
         )
-        motions["refined"] = corrected_motion(tracked, corrections, avatar.neck_pivot)
+        motions["refined"] = corrected_motion(tracked, corrections, prepared.avatar.neck_pivot)
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in motions}
     shown = list(motions)[-1]
     out_dir = Path(out_dir)
@@ -161,15 +167,19 @@ def evaluate(
         _video(out_dir / "side_by_side.mp4", dataset.info.fps, size) as video,
     ):
         for number, index in enumerate(frames):
-            frame = dataset.frame(index)
+            frame = dataset.frame(index, device=device)
             truth = _to_uint8(frame.target(background))
-            target = torch.from_numpy(truth).float() / 255
+            target = torch.from_numpy(truth).to(device).float() / 255
+            with torch.inference_mode():
+                features = perceptual.features(target)
             pictures = {}
             for name, motion in motions.items():
                 image = _render(prepared, motion, index, dataset, background, rasterizer)
                 pictures[name] = _to_uint8(image)
-                quantised = torch.from_numpy(pictures[name]).float() / 255
-                rows[name].append(measure_images(quantised, target, frame.alpha, perceptual))
+                quantised = torch.from_numpy(pictures[name]).to(device).float() / 255
+                rows[name].append(
+                    measure_images(quantised, target, frame.alpha, perceptual, features)
+                )
             _write_png(pred_dir / f"{index:05d}.png", pictures[shown])
             _write_png(truth_dir / f"{index:05d}.png", truth)
             pair = np.concatenate([truth, pictures[shown]], 1)
@@ -190,7 +200,8 @@ def evaluate(
             "mask": "composited with the dataset's matte; *_matte: where the matte exceeds 0.5",
             "averaging": "mean over frames",
             "refined": (
-                f"code, head and torso pose of held-out frames fitted to their images, avatar frozen, "
+                f"code, head and torso pose of held-out frames fitted to their images, avatar "
+                f"frozen, "
                 f"{refinement.steps} Adam steps at {refinement.size} px"
                 if refine
                 else "no"

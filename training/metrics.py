@@ -33,9 +33,9 @@ def l1(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
 def ssim(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
     """Structural similarity (Wang et al. 2004) of images [H, W, 3] in [0, 1].
 
-    Gaussian window of 11 x 11 pixels, sigma 1.5, K = (0.01, 0.03), biased variances, computed for each
-    channel where the window fits inside the image, then averaged. ``mask`` [H, W] selects windows by
-    their centre. Raises ValueError if the image is smaller than the window.
+    Gaussian window of 11 x 11 pixels, sigma 1.5, K = (0.01, 0.03), biased variances, computed for
+    each channel where the window fits inside the image, then averaged. ``mask`` [H, W] selects
+    windows by their centre. Raises ValueError if the image is smaller than the window.
     """
     if min(image.shape[:2]) < _WINDOW:
         raise ValueError(f"image: {tuple(image.shape[:2])} is smaller than the {_WINDOW} px window")

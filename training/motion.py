@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-
 from cag_avatar_training.dataset import Tracking
+from torch import Tensor
 
 __all__ = ["Motion"]
 
@@ -24,17 +23,21 @@ class Motion:
     """Canonical to camera space, [T, 4, 4] float32."""
 
     @classmethod
-    def tracked(cls, tracking: Tracking) -> Motion:
-        """Copies of a dataset's tracked values."""
+    def tracked(cls, tracking: Tracking, device: torch.device | None = None) -> Motion:
+        """Copies of a dataset's tracked values, on ``device`` (the CPU by default)."""
         return cls(
-            torch.from_numpy(tracking.codes.copy()),
-            torch.from_numpy(tracking.head_pose.copy()),
-            torch.from_numpy(tracking.torso_pose.copy()),
+            torch.tensor(tracking.codes, device=device),
+            torch.tensor(tracking.head_pose, device=device),
+            torch.tensor(tracking.torso_pose, device=device),
         )
 
     def clone(self) -> Motion:
         """A deep copy."""
         return Motion(self.codes.clone(), self.head_pose.clone(), self.torso_pose.clone())
+
+    def cpu(self) -> Motion:
+        """The same on the CPU."""
+        return Motion(self.codes.cpu(), self.head_pose.cpu(), self.torso_pose.cpu())
 
     def frame(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Code [E], head pose and torso pose [4, 4] of one frame."""

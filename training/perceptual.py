@@ -25,8 +25,8 @@ PerceptualNet = Literal["alex", "vgg"]
 MIN_SIZE = 64
 
 # Each stage is a list of layers; the features after it are compared. "c" is a convolution with the
-# package's name for its weights, stride 1 and the given padding; "blur" halves the size after a binomial
-# filter on a mirrored border; "max" is a maximum over k x k with stride 1.
+# package's name for its weights, stride 1 and the given padding; "blur" halves the size after a
+# binomial filter on a mirrored border; "max" is a maximum over k x k with stride 1.
 _ALEX = (
     (("c", "slice1.0", 2), ("blur",), ("relu",)),
     (("max", 3), ("blur",), ("c", "slice2.5", 2), ("relu",)),
@@ -78,19 +78,21 @@ class ShiftTolerantLpips(nn.Module):
     def features(self, image: Tensor) -> list[Tensor]:
         """Unit-length features after each stage: image [H, W, 3] in [0, 1] -> five [1, C, h, w]."""
         if min(image.shape[:2]) < MIN_SIZE:
-            raise InputError(f"image: {tuple(image.shape[:2])}, ST-LPIPS needs {MIN_SIZE} px a side")
+            raise InputError(
+                f"image: {tuple(image.shape[:2])}, ST-LPIPS needs {MIN_SIZE} px a side"
+            )
         w = self._weights
         x = image.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
         x = (2 * x - 1 - w["scaling_layer.shift"]) / w["scaling_layer.scale"]
         result = []
         for stage in _STAGES[self.net]:
             for step in stage:
-                x = self._apply(step, x)
+                x = self._layer(step, x)
             norm = (x.square().sum(1, keepdim=True) + 1e-20).sqrt()
             result.append(x / (norm + 1e-10))
         return result
 
-    def _apply(self, step: tuple[object, ...], x: Tensor) -> Tensor:
+    def _layer(self, step: tuple[object, ...], x: Tensor) -> Tensor:
         kind = step[0]
         if kind == "relu":
             return functional.relu(x)
@@ -122,9 +124,9 @@ class ShiftTolerantLpips(nn.Module):
         return total
 
 
-@lru_cache(maxsize=2)
-def load_perceptual(net: PerceptualNet = "alex") -> ShiftTolerantLpips:
-    """Load the metric. Raises MissingDependencyError if the package is not installed."""
+@lru_cache(maxsize=4)
+def load_perceptual(net: PerceptualNet = "alex", device: str = "cpu") -> ShiftTolerantLpips:
+    """Load the metric to a device. Raises MissingDependencyError if the package is absent."""
     package = importlib.util.find_spec("stlpips_pytorch")
     if package is None or not package.submodule_search_locations:
         raise MissingDependencyError("stlpips_pytorch", "the perceptual loss and metric", "train")
@@ -132,5 +134,5 @@ def load_perceptual(net: PerceptualNet = "alex") -> ShiftTolerantLpips:
     file = folder / "weights" / "vST0.0" / f"{net}_shift_tolerant.pth"
     if not file.is_file():
         raise InputError(f"{file}: missing; install stlpips_pytorch==0.0.2")
-    weights = torch.load(file, map_location="cpu", weights_only=True)
+    weights = torch.load(file, map_location=device, weights_only=True)
     return ShiftTolerantLpips(net, weights).eval()

@@ -12,7 +12,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
+from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, Tracking
+from cag_avatar_training.matting import MatteConfig, estimate_foreground, matte_clip, mouth_mask
+from cag_avatar_training.video import VideoInfo, probe_video, read_frames
 from numpy.typing import NDArray
 from rich.progress import (
     BarColumn,
@@ -33,9 +35,6 @@ from cag_avatar.tracking.face_landmarker import NUM_LANDMARKS, FaceLandmarker
 from cag_avatar.tracking.fitting import FitConfig
 from cag_avatar.tracking.silhouette import RimPoints, find_rim
 from cag_avatar.tracking.torso import torso_poses
-from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, Tracking
-from cag_avatar_training.matting import MatteConfig, estimate_foreground, matte_clip, mouth_mask
-from cag_avatar_training.video import VideoInfo, probe_video, read_frames
 
 __all__ = ["PreprocessConfig", "preprocess"]
 
@@ -44,7 +43,9 @@ _LOG = logging.getLogger(__name__)
 #: Frames looked at for a second face.
 _SURVEY = 12
 #: Frames whose outline determines the shape.
-_RIM_FRAMES = 60
+_RIM_FRAMES = 40
+#: Note in the dataset on how its images are composited.
+_BACKGROUND = "foreground colours where alpha < 1; composite with alpha over any colour"
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,9 @@ class _Stages:
         self._progress.stop()
 
 
-def preprocess(video: Path | str, out: Path | str, config: PreprocessConfig | None = None) -> Dataset:
+def preprocess(
+    video: Path | str, out: Path | str, config: PreprocessConfig | None = None
+) -> Dataset:
     """Make a dataset folder from a video of one head.
 
     Frames without a face are left out. Nothing is left at ``out`` unless the whole succeeds.
@@ -136,7 +139,7 @@ def preprocess(video: Path | str, out: Path | str, config: PreprocessConfig | No
         crop = _crop(found.landmarks, info)
         scale = settings.size / crop[2]
         landmarks = found.landmarks.copy()
-        landmarks[..., :2] -= np.float32(crop[:2])
+        landmarks[..., :2] -= np.array(crop[:2], np.float32)
         landmarks *= np.float32(scale)
         centre = ((info.width / 2 - crop[0]) * scale, (info.height / 2 - crop[1]) * scale)
         with stages.stage("crop", len(found.frames)) as advance:
@@ -174,7 +177,7 @@ def preprocess(video: Path | str, out: Path | str, config: PreprocessConfig | No
                 source=info.path.name,
                 head_model=model.name,
                 crop={"x": crop[0], "y": crop[1], "size": crop[2]},
-                background="foreground colours where alpha < 1; composite with alpha over any colour",
+                background=_BACKGROUND,
                 tool_version=cag_avatar.__version__,
                 tracking=figures,
             ),
@@ -193,8 +196,8 @@ def preprocess(video: Path | str, out: Path | str, config: PreprocessConfig | No
 
 def _too_short(info: VideoInfo, frames: int, config: PreprocessConfig) -> InputError:
     return InputError(
-        f"{info.path}: {frames / info.fps:.1f} s long, at least {config.min_seconds:g} s are needed; "
-        "record a longer video (a minute is good)"
+        f"{info.path}: {frames / info.fps:.1f} s long, at least {config.min_seconds:g} s are "
+        "needed; record a longer video (a minute is good)"
     )
 
 
@@ -224,8 +227,8 @@ def _detect(info: VideoInfo, config: PreprocessConfig, advance: Any) -> _Detecti
         raise _too_short(info, total, config)
     if 4 * crowded > surveyed:
         raise InputError(
-            f"{info.path}: two faces in {crowded} of {surveyed} frames looked at; crop the video to "
-            "one person"
+            f"{info.path}: two faces in {crowded} of {surveyed} frames looked at; crop the video "
+            "to one person"
         )
     if len(frames) < 0.5 * total:
         what = "no face" if not frames else f"a face in only {len(frames)} of {total} frames"
@@ -233,7 +236,9 @@ def _detect(info: VideoInfo, config: PreprocessConfig, advance: Any) -> _Detecti
             f"{info.path}: {what}; film one face that fills about half of the picture's height"
         )
     if len(frames) < total:
-        _LOG.warning("%s: no face in %d of %d frames, left out", info.path, total - len(frames), total)
+        _LOG.warning(
+            "%s: no face in %d of %d frames, left out", info.path, total - len(frames), total
+        )
     assert landmarks[0].shape == (NUM_LANDMARKS, 3)
     return _Detections(np.array(frames), np.stack(landmarks), np.stack(scores), total)
 
@@ -248,7 +253,7 @@ def _crop(landmarks: NDArray[np.float32], info: VideoInfo) -> tuple[int, int, in
     height = float(np.median(np.ptp(landmarks[..., 1], axis=1)))
     left, right = low[0] - 0.45 * height, high[0] + 0.45 * height
     top, bottom = low[1] - 0.45 * height, high[1] + 0.45 * height
-    size = int(round(min(max(right - left, bottom - top), info.width, info.height)))
+    size = round(min(float(max(right - left, bottom - top)), info.width, info.height))
     x = int(np.clip(round((left + right - size) / 2), 0, info.width - size))
     y = int(np.clip(round((top + bottom - size) / 2), 0, info.height - size))
     return x, y, size

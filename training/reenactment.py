@@ -7,14 +7,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from cag_avatar_training.dataset import Dataset
+from cag_avatar_training.video import probe_video, read_frames
 from numpy.typing import NDArray
 
 from cag_avatar.avatar.animator import Animator
 from cag_avatar.errors import InputError
 from cag_avatar.files import replacing
 from cag_avatar.tracking.estimator import ExpressionEstimator
-from cag_avatar_training.dataset import Dataset
-from cag_avatar_training.video import probe_video, read_frames
 
 __all__ = ["reenact"]
 

@@ -1,11 +1,12 @@
 """Photometric refinement: poses and codes of single frames are fitted to the image, avatar frozen.
 
-Landmarks decide expression and pose only to a few pixels, and a blurred avatar is the price. Refining
-both together with the avatar made it worse (too few visits a frame for Adam); a separate pass works.
+Landmarks decide expression and pose only to a few pixels, and a blurred avatar is the price.
+Refining both together with the avatar made it worse (too few visits a frame for Adam); a separate
+pass works.
 
-A frame's correction is 12 + E numbers: rotation vector and translation of the head, the same for the
-torso, and additions to the code. Corrections are relative to the tracked values, so the priors are
-simply small, and like the neighbours' correction.
+A frame's correction is 12 + E numbers: rotation vector and translation of the head, the same for
+the torso, and additions to the code. Corrections are relative to the tracked values, so the priors
+are simply small, and like the neighbours' correction.
 """
 
 from __future__ import annotations
@@ -13,18 +14,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from cag_avatar_training.config import LossConfig, RefinementConfig
+from cag_avatar_training.dataset import Dataset
+from cag_avatar_training.losses import photometric_loss
+from cag_avatar_training.motion import Motion
 from torch import Tensor
 
 from cag_avatar.avatar.inference import PreparedAvatar
 from cag_avatar.geometry import rigid_transform, rotation_vector_to_matrix
 from cag_avatar.rendering.rasterizer import Rasterizer
 
-from cag_avatar_training.config import LossConfig, RefinementConfig
-from cag_avatar_training.dataset import Dataset
-from cag_avatar_training.losses import photometric_loss
-from cag_avatar_training.motion import Motion
-
-__all__ = ["apply_correction", "correction_size", "corrected_motion", "refine_frames"]
+__all__ = ["apply_correction", "corrected_motion", "correction_size", "refine_frames"]
 
 _POSE = 12
 
@@ -42,18 +42,21 @@ def _moved(pose: Tensor, pivot: Tensor, change: Tensor) -> Tensor:
 
 
 def apply_correction(
-    correction: Tensor, code: Tensor, head_pose: Tensor, torso_pose: Tensor, neck_pivot: Tensor
+    correction: Tensor, tracked: tuple[Tensor, Tensor, Tensor], neck_pivot: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Correct a tracked frame; differentiable in the correction.
 
     Args:
-        correction: [12 + E]: head rotation vector (radians, camera axes, about the head's origin) and
-            translation (metres), torso rotation vector (about the neck pivot) and translation, code.
-        code: tracked, [E].
-        head_pose: tracked, [4, 4].
-        torso_pose: tracked, [4, 4].
+        correction: [12 + E]: head rotation vector (radians, camera axes, about the head's origin)
+            and translation (metres), torso rotation vector (about the neck pivot) and translation,
+            code.
+        tracked: code [E], head pose and torso pose [4, 4].
         neck_pivot: canonical space, [3].
+
+    Returns:
+        Code, head pose and torso pose.
     """
+    code, head_pose, torso_pose = tracked
     head = _moved(head_pose, torch.zeros_like(neck_pivot), correction[0:6])
     torso = _moved(torso_pose, neck_pivot, correction[6:12])
     return code + correction[_POSE:], head, torso
@@ -63,9 +66,7 @@ def corrected_motion(tracked: Motion, corrections: Tensor, neck_pivot: Tensor) -
     """All frames with their corrections [T, 12 + E]."""
     motion = tracked.clone()
     for index in torch.nonzero(corrections.abs().sum(1) > 0).flatten().tolist():
-        code, head, torso = apply_correction(
-            corrections[index], *tracked.frame(index), neck_pivot
-        )
+        code, head, torso = apply_correction(corrections[index], tracked.frame(index), neck_pivot)
         motion.codes[index] = code
         motion.head_pose[index] = head
         motion.torso_pose[index] = torso
@@ -87,8 +88,8 @@ def refine_frames(
     """Refine the corrections of some frames; the others are not read.
 
     The offset network runs once a frame, at its start, and its output is held: the gradient with
-    respect to the code goes through the mesh. That is four times faster than going through the network,
-    and the network's offsets hardly change over a correction.
+    respect to the code goes through the mesh. That is four times faster than going through the
+    network, and the network's offsets hardly change over a correction.
 
     Args:
         avatar: frozen.
@@ -108,9 +109,7 @@ def refine_frames(
     corrections = corrections.clone()
     chosen = set(frames)
     for index in frames:
-        neighbours = [
-            corrections[other] for other in (index - 1, index + 1) if other in chosen
-        ]
+        neighbours = [corrections[other] for other in (index - 1, index + 1) if other in chosen]
         mean = torch.stack(neighbours).mean(0) if neighbours else None
         corrections[index] = _refine(
             avatar, dataset, index, tracked, corrections[index], mean, config, loss, background,
@@ -134,25 +133,28 @@ def _refine(
     rasterizer: Rasterizer,
 ) -> Tensor:
     """New correction [12 + E] of one frame."""
-    frame = dataset.frame(index, config.size)
+    device = background.device
+    frame = dataset.frame(index, config.size, device)
     target, mouth = frame.target(background), frame.mouth
     values = tracked.frame(index)
     pivot = avatar.avatar.neck_pivot
-    view = torch.eye(4)
+    view = torch.eye(4, device=device)
     pose_scale = [config.rotation_rate] * 3 + [config.translation_rate] * 3
-    rate = torch.tensor([*pose_scale, *pose_scale, *[config.code_rate] * len(values[0])])
+    rate = torch.tensor(
+        [*pose_scale, *pose_scale, *[config.code_rate] * len(values[0])], device=device
+    )
     pose_sigma = [config.rotation_sigma] * 3 + [config.translation_sigma] * 3
-    sigma = torch.tensor([*pose_sigma, *pose_sigma, *[config.code_sigma] * len(values[0])])
+    sigma = torch.tensor(
+        [*pose_sigma, *pose_sigma, *[config.code_sigma] * len(values[0])], device=device
+    )
     # Adam at a common rate of 1 in units of each parameter's own rate.
     unit = (start / rate).clone().requires_grad_(True)
     optimizer = torch.optim.Adam([unit], lr=1.0, betas=(0.8, 0.95))
-    raw = avatar.raw_offsets(*apply_correction(start, *values, pivot))
+    raw = avatar.raw_offsets(*apply_correction(start, values, pivot))
     for step in range(config.steps):
         optimizer.param_groups[0]["lr"] = 1.0 - 0.7 * step / max(config.steps - 1, 1)
         correction = unit * rate
-        gaussians = avatar.avatar.gaussians(
-            *apply_correction(correction, *values, pivot), raw=raw
-        )
+        gaussians = avatar.avatar.gaussians(*apply_correction(correction, values, pivot), raw=raw)
         image = rasterizer.render(
             gaussians.means,
             gaussians.quaternions,

@@ -12,6 +12,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from cag_avatar_training.capture import capture_record
+from cag_avatar_training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    training_fingerprint,
+)
+from cag_avatar_training.config import TrainConfig
+from cag_avatar_training.dataset import Dataset, Frame
+from cag_avatar_training.device import device_of
+from cag_avatar_training.initialization import initialize_colors
+from cag_avatar_training.losses import photometric_loss
+from cag_avatar_training.motion import Motion
+from cag_avatar_training.perceptual import load_perceptual
+from cag_avatar_training.refinement import (
+    corrected_motion,
+    correction_size,
+    refine_frames,
+)
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -30,24 +49,6 @@ from cag_avatar.errors import InputError
 from cag_avatar.gaussians.attributes import Gaussians
 from cag_avatar.head_models import load_head_model
 from cag_avatar.rendering.rasterizer import get_rasterizer
-
-from cag_avatar_training.capture import capture_record
-from cag_avatar_training.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-    training_fingerprint,
-)
-from cag_avatar_training.config import TrainConfig
-from cag_avatar_training.dataset import Dataset, Frame
-from cag_avatar_training.losses import photometric_loss
-from cag_avatar_training.motion import Motion
-from cag_avatar_training.perceptual import load_perceptual
-from cag_avatar_training.refinement import (
-    corrected_motion,
-    correction_size,
-    refine_frames,
-)
 
 __all__ = ["TrainResult", "Trainer", "train"]
 
@@ -103,21 +104,24 @@ class Trainer:
         rest = head.rest_vertices(
             torch.from_numpy(tracking.identity), torch.from_numpy(tracking.vertex_offsets)
         )
-        self.avatar = Avatar(config.avatar, head, rest)
         self.rasterizer = get_rasterizer(config.backend)
-        self.background = torch.tensor(config.background)
-        self.view = torch.eye(4)
-        self.tracked = Motion.tracked(tracking)
+        self.device = device_of(self.rasterizer)
+        self.avatar = Avatar(config.avatar, head, rest).to(self.device)
+        self.background = torch.tensor(config.background, device=self.device)
+        self.view = torch.eye(4, device=self.device)
+        self.tracked = Motion.tracked(tracking, self.device)
         count = correction_size(len(head.expression_names))
-        self.corrections = torch.zeros(len(dataset), count)
+        self.corrections = torch.zeros(len(dataset), count, device=self.device)
         self.motion = self.tracked.clone()
+        if config.initial_colors:
+            initialize_colors(self.avatar, dataset, self.frames, self.motion, self.background)
         self.optimizer = self._make_optimizer()
-        self.autocast = fastest_dtype() == torch.bfloat16
+        self.autocast = fastest_dtype(self.device.type) == torch.bfloat16
         self.iteration = 0
         self.seconds = 0.0
         self.train_seconds = 0.0
         self.perceptual = (
-            load_perceptual(config.loss.perceptual_net)
+            load_perceptual(config.loss.perceptual_net, str(self.device))
             if config.loss.perceptual_weight > 0 and config.loss.perceptual_from < 1
             else None
         )
@@ -157,7 +161,7 @@ class Trainer:
     def gaussians(self, index: int) -> Gaussians:
         """The Gaussians of a frame, with gradients for the parameters."""
         code, head_pose, torso_pose = self.motion.frame(index)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             static = self._attention()
             raw = self.avatar.raw_offsets(code, head_pose, torso_pose, static)
         return self.avatar.gaussians(code, head_pose, torso_pose, raw=raw)
@@ -184,7 +188,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * group["decay"] ** -done
         index = self.frame_at(self.iteration)
-        frame = self.dataset.frame(index, config.size_at(self.iteration))
+        frame = self.dataset.frame(index, config.size_at(self.iteration), self.device)
         target = frame.target(self.background)
         g = self.gaussians(index)
         image = self.rasterizer.render(
@@ -288,11 +292,16 @@ class Trainer:
                 parameter.copy_(checkpoint.parameters[name])
         for name, parameter in self._trained().items():
             prefix = f"{name}."
-            state = {k[len(prefix) :]: v for k, v in checkpoint.moments.items() if k.startswith(prefix)}
+            state = {
+                k[len(prefix) :]: v.to(self.device)
+                for k, v in checkpoint.moments.items()
+                if k.startswith(prefix)
+            }
             if state:
                 self.optimizer.state[parameter] = state
-        self.corrections = checkpoint.corrections
-        self._static = checkpoint.attention
+        self.corrections = checkpoint.corrections.to(self.device)
+        attention = checkpoint.attention
+        self._static = None if attention is None else attention.to(self.device)
         self._apply_corrections()
         self.iteration = checkpoint.iteration
         self.seconds = checkpoint.seconds
@@ -407,7 +416,7 @@ def train(
         output: file to write; None writes none.
         config: settings.
         workdir: folder for checkpoints and refined motion; None keeps neither.
-        resume: go on from the checkpoint in ``workdir``.
+        resume: go on from the checkpoint in ``workdir``, if there is one.
         show_progress: bars on the terminal.
 
     Raises:
@@ -415,13 +424,13 @@ def train(
         KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
     """
     trainer = Trainer(dataset, config or TrainConfig(), None if workdir is None else Path(workdir))
-    if resume:
+    if resume and trainer.checkpoint_path is not None and trainer.checkpoint_path.is_file():
         trainer.resume()
     started = trainer.iteration
     trainer.run(show_progress)
     protocol = trainer.protocol()
     record = capture_record(dataset, trainer.motion, trainer.frames, trainer.config.background)
-    avatar = trainer.avatar.requires_grad_(False).eval()
+    avatar = trainer.avatar.requires_grad_(False).eval().cpu()
     avatar.record = replace(record, protocol=protocol)
     if output is not None:
         save_avatar(output, avatar)

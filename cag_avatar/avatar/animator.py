@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ class Animator:
         self._camera = camera if size is None else camera.resized(*size)
         self._rasterizer = get_rasterizer(backend)
         self._device = torch.device("cuda" if self._rasterizer.name == "cuda" else "cpu")
-        self._prepared = PreparedAvatar(avatar.to(self._device))
+        self._prepared = PreparedAvatar(copy.deepcopy(avatar).to(self._device))
         self._background = torch.tensor(background, device=self._device) / 255.0
         self._view = torch.eye(4, device=self._device)
 
@@ -134,7 +135,8 @@ class Animator:
 
         Args:
             code: the operator's expression code, [E].
-            operator_pose: their head pose now, head to camera, [4, 4]; None leaves the head at rest.
+            operator_pose: their head pose now, head to camera, [4, 4]; None leaves the head at
+                rest.
             operator_neutral: their head pose at rest, [4, 4]; None leaves the head at rest.
             settings: margins and gain.
 

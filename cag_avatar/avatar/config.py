@@ -14,8 +14,8 @@ __all__ = ["AvatarConfig"]
 
 
 def _default_density() -> dict[str, float]:
-    # Chosen on the Anny atlas at 128 x 128: 13,000 Gaussians, 2 mm apart on lips and teeth, 3 to 4 mm
-    # on the face, 12 mm on the shoulders.
+    # Chosen on the Anny atlas at 128 x 128: 13,000 Gaussians, 2 mm apart on lips and teeth, 3 to 4
+    # mm on the face, 12 mm on the shoulders.
     return {
         "face_skin": 1.25,
         "lips": 3.0,
@@ -62,9 +62,9 @@ class AvatarConfig:
     """Attention heads."""
     head_size: int = 16
     """Length of a head's query, key and value."""
-    width: int = 128
+    width: int = 96
     """Neurons in a hidden layer of the offset network."""
-    depth: int = 4
+    depth: int = 3
     """Hidden layers of the offset network."""
     max_offset: float = 0.01
     """Largest position offset along each axis, metres, where max_region_offset says nothing."""
@@ -116,7 +116,7 @@ class AvatarConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "config") -> AvatarConfig:
-        """Inverse of :meth:`to_dict`. Raises InputError naming ``where`` on an unknown field or type."""
+        """Inverse of :meth:`to_dict`. Raises InputError on an unknown field or wrong type."""
         known = {f.name: f for f in fields(cls)}
         unknown = set(values) - set(known)
         if unknown:

@@ -1,11 +1,11 @@
 """The avatar file, ``*.cag``.
 
-One safetensors file. Its metadata holds ``format`` = "cag_avatar", ``version`` and ``avatar``, a JSON
-object with ``config`` (AvatarConfig), ``head_model``, ``code_layout`` ("ARKIT_52"), ``expression_names``,
-``sizes`` and ``record`` (CaptureRecord: camera, neutral poses, ranges, training protocol, metrics). Its
-tensors are those of Avatar.state_dict(); the expression basis is stored as float16 (its offsets are
-centimetres, so the rounding is below 10 micrometres), indices as int32. Nothing else is needed to
-load it: no head model file, no pickle.
+One safetensors file. Its metadata holds ``format`` = "cag_avatar", ``version`` and ``avatar``, a
+JSON object with ``config`` (AvatarConfig), ``head_model``, ``code_layout`` ("ARKIT_52"),
+``expression_names``, ``sizes`` and ``record`` (CaptureRecord: camera, neutral poses, ranges,
+training protocol, metrics). Its tensors are those of Avatar.state_dict(); the expression basis is
+stored as float16 (its offsets are centimetres, so the rounding is below 10 micrometres), indices
+as int32. Nothing else is needed to load it: no head model file, no pickle.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def load_avatar(path: Path | str) -> Avatar:
     """Read an avatar file.
 
     Raises:
-        InputError: one line naming the file, what is wrong with it and what to do: not there, not an
+        InputError: one line naming the file, what is wrong with it and what to do: not there, not
+            an
             avatar, truncated, another version, a missing, extra or misshapen tensor, NaN.
     """
     path = Path(path)
@@ -110,7 +111,9 @@ def load_avatar(path: Path | str) -> Avatar:
         with safe_open(path, "pt") as handle:
             metadata = handle.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise InputError(f"{path}: not an avatar file; pass a .cag made by 'cag-avatar train'")
+                raise InputError(
+                    f"{path}: not an avatar file; pass a .cag made by 'cag-avatar train'"
+                )
             if metadata.get("version") != str(FORMAT_VERSION):
                 raise InputError(
                     f"{path}: format version {metadata.get('version')}, this program reads "
@@ -119,7 +122,9 @@ def load_avatar(path: Path | str) -> Avatar:
             body = _body(path, metadata)
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: not an avatar file, or truncated ({error}); {_REMAKE}") from error
+        raise InputError(
+            f"{path}: not an avatar file, or truncated ({error}); {_REMAKE}"
+        ) from error
     config, record, sizes = _parse(path, body)
     _check_head(path, tensors, sizes)
     avatar = _build(path, body, config, record, tensors)
@@ -156,9 +161,7 @@ def _body(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     return body
 
 
-def _parse(
-    path: Path, body: dict[str, Any]
-) -> tuple[AvatarConfig, CaptureRecord, dict[str, int]]:
+def _parse(path: Path, body: dict[str, Any]) -> tuple[AvatarConfig, CaptureRecord, dict[str, int]]:
     missing = set(AvatarConfig().to_dict()) - set(body["config"])
     if missing:
         raise InputError(f"{path}: config: field '{sorted(missing)[0]}' is missing; {_REMAKE}")

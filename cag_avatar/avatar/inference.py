@@ -19,8 +19,8 @@ __all__ = ["PreparedAvatar"]
 class PreparedAvatar:
     """A frozen avatar, ready to be driven; equals ``Avatar.gaussians`` up to rounding.
 
-    Attention weights and the position half of the network's first layer are kept (eq. 5's queries and
-    keys do not depend on the frame), and attributes are kept activated.
+    Attention weights and the position half of the network's first layer are kept (eq. 5's queries
+    and keys do not depend on the frame), and attributes are kept activated.
 
     Args:
         avatar: is copied, later changes to it have no effect here.
@@ -30,7 +30,7 @@ class PreparedAvatar:
     def __init__(self, avatar: Avatar, dtype: torch.dtype | None = None) -> None:
         with torch.no_grad():
             self.avatar = copy.deepcopy(avatar).eval().requires_grad_(False)
-            self.dtype = dtype or fastest_dtype()
+            self.dtype = dtype or fastest_dtype(avatar.rest.device.type)
             own = self.avatar
             static = own.fusion.static(own.encoding)
             self._fusion_static = None if static is None else static.to(self.dtype)

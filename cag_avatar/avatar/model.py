@@ -21,13 +21,13 @@ from cag_avatar.gaussians.uv_sampling import SurfaceSamples, sample_uv
 from cag_avatar.head_models.base import REGIONS, HeadModel
 from cag_avatar.rendering.spherical_harmonics import spherical_harmonics_basis
 
-__all__ = ["Avatar", "compose"]
+__all__ = ["SH_CONSTANT", "Avatar", "compose"]
 
 #: Head model tensors that an avatar carries, so that its file needs nothing else.
 _HEAD_TENSORS = ("faces", "uv", "face_uv", "expression_basis", "skinning", "neck_pivot")
 _HEAD_REGIONS = ("face_region", "vertex_region")
 #: Value of the constant spherical harmonic, 1 / (2 sqrt(pi)).
-_SH_CONSTANT = 0.28209479177387814
+SH_CONSTANT = 0.28209479177387814
 
 
 def compose(
@@ -105,12 +105,8 @@ class Avatar(nn.Module):
         encoding = encoded_size(config.octaves)
         tokens = len(token_names(self.expression_names, config.neck_tokens))
         self.fusion = make_fusion(config.fusion, encoding, tokens, config.heads, config.head_size)
-        self.network = OffsetNetwork(
-            encoding, self.fusion.context_size, config.width, config.depth
-        )
-        embedded = encode_positions(
-            self.binding.rest_points, config.octaves, config.position_scale
-        )
+        self.network = OffsetNetwork(encoding, self.fusion.context_size, config.width, config.depth)
+        embedded = encode_positions(self.binding.rest_points, config.octaves, config.position_scale)
         self.register_buffer("encoding", embedded, persistent=False)
         limits = torch.tensor(
             [config.max_region_offset.get(name, config.max_offset) for name in REGIONS]
@@ -162,9 +158,7 @@ class Avatar(nn.Module):
 
     def posed_vertices(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> Tensor:
         """The mesh in camera space, [V, 3]; arguments as for gaussians()."""
-        return self.head.posed_vertices(
-            self.rest, code[None], head_pose[None], torso_pose[None]
-        )[0]
+        return self.head.posed_vertices(self.rest, code[None], head_pose[None], torso_pose[None])[0]
 
     def raw_offsets(
         self,
@@ -188,7 +182,7 @@ class Avatar(nn.Module):
         Spherical harmonics are taken of the direction from the camera in the head's frame: the head
         turns under a fixed light, so they stand for its shading as much as for gloss.
         """
-        color = 0.5 + _SH_CONSTANT * self.attributes.color_base[:, 0]
+        color = 0.5 + SH_CONSTANT * self.attributes.color_base[:, 0]
         if self.config.sh_degree == 0:
             return color
         directions = points @ head_pose[:3, :3].to(points.dtype)

@@ -15,13 +15,17 @@ _log = logging.getLogger(__name__)
 _MARGIN = 1.3
 
 
-@lru_cache(maxsize=1)
-def fastest_dtype() -> torch.dtype:
+@lru_cache(maxsize=2)
+def fastest_dtype(device: str = "cpu") -> torch.dtype:
     """bfloat16 where a measurement (a few ms, once) shows that it pays, else float32; logged.
+
+    On anything but a CPU it is float32: there the network is not what takes the time.
 
     CPUs without native bfloat16 products emulate them several times slower, so asking for the
     instruction set would not do.
     """
+    if device != "cpu":
+        return torch.float32
     times = {}
     for dtype in (torch.float32, torch.bfloat16):
         a, b = torch.ones(4096, 128, dtype=dtype), torch.ones(128, 128, dtype=dtype)

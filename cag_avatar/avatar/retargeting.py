@@ -34,7 +34,7 @@ def soft_clamp(
     high: NDArray[np.float64],
     margin: NDArray[np.float64] | float,
 ) -> NDArray[np.float64]:
-    """Identity inside [low, high]; outside, the excess is bent towards ``margin`` (C1 continuous)."""
+    """Identity inside [low, high]; beyond, the excess bends towards ``margin``, smoothly."""
     inside = np.clip(values, low, high)
     safe = np.maximum(margin, 1e-9)
     return inside + safe * np.tanh((values - inside) / safe)
@@ -50,9 +50,9 @@ def retarget_code(
     """
     settings = settings or Retargeting()
     low, high = np.minimum(record.code_min, 0.0), np.maximum(record.code_max, 0.0)
-    return soft_clamp(
-        np.asarray(code, dtype=np.float64), low, high, settings.code_margin
-    ).astype(np.float32)
+    return soft_clamp(np.asarray(code, dtype=np.float64), low, high, settings.code_margin).astype(
+        np.float32
+    )
 
 
 def retarget_head_pose(
@@ -63,9 +63,9 @@ def retarget_head_pose(
 ) -> NDArray[np.float64]:
     """Move the avatar's head as the operator moved theirs.
 
-    The operator's rotation since their neutral pose (camera axes) is applied to the avatar's neutral
-    pose. The translation is scaled by the ratio of the two distances to the camera, so that the motion
-    in the image is the same. Both stay near the range seen in training.
+    The operator's rotation since their neutral pose (camera axes) is applied to the avatar's
+    neutral pose. The translation is scaled by the ratio of the two distances to the camera, so
+    that the motion in the image is the same. Both stay near the range seen in training.
 
     Args:
         pose: the operator's head pose now, head to camera (OpenCV axes), metres, [4, 4].
@@ -83,9 +83,7 @@ def retarget_head_pose(
     distance = home[2, 3] / neutral[2, 3] if neutral[2, 3] > 0.05 else 1.0
     shift = (pose[:3, 3] - neutral[:3, 3]) * distance * settings.translation_gain
     margin = np.repeat([settings.rotation_margin, settings.translation_margin], 3)
-    motion = soft_clamp(
-        np.concatenate([vector, shift]), record.pose_min, record.pose_max, margin
-    )
+    motion = soft_clamp(np.concatenate([vector, shift]), record.pose_min, record.pose_max, margin)
     result = home.copy()
     result[:3, :3] = rotation_vector_to_matrix(torch.from_numpy(motion[:3])).numpy() @ home[:3, :3]
     result[:3, 3] = home[:3, 3] + motion[3:]

@@ -12,8 +12,8 @@ __all__ = ["Fusion"]
 class Fusion(nn.Module, ABC):
     """Fuses the driving tokens psi with the encoded positions of N Gaussians into c_psi (eq. 5).
 
-    The work is split by what it depends on: :meth:`static` sees only the position, so its result can
-    be kept for an avatar; :meth:`context` adds the tokens of a frame.
+    The work is split by what it depends on: :meth:`static` sees only the position, so its result
+    can be kept for an avatar; :meth:`context` adds the tokens of a frame.
     """
 
     context_size: int

@@ -15,14 +15,15 @@ __all__ = ["CrossAttentionFusion"]
 class CrossAttentionFusion(Fusion):
     """Every Gaussian asks, by its position, which coefficients concern it.
 
-    The query is gamma(mu_T) W_Q. The expression code is not one key but T tokens, one a coefficient:
-    with a single key the softmax is 1 everywhere and nothing adapts (see ``one_token.py``). A token's
-    key is learned and does not depend on the frame; its value is the coefficient times a learned
-    embedding. So the attention weights belong to the avatar, not to the frame: :meth:`static` returns
-    them, they can be computed once, and a frame costs one small product.
+    The query is gamma(mu_T) W_Q. The expression code is not one key but T tokens, one a
+    coefficient: with a single key the softmax is 1 everywhere and nothing adapts (see
+    ``one_token.py``). A token's key is learned and does not depend on the frame; its value is the
+    coefficient times a learned embedding. So the attention weights belong to the avatar, not to
+    the frame: :meth:`static` returns them, they can be computed once, and a frame costs one small
+    product.
 
-    Values are multiplied by T. Softmax weights start near 1 / T; without the factor the context would
-    start T times smaller than the concatenated code that it replaces.
+    Values are multiplied by T. Softmax weights start near 1 / T; without the factor the context
+    would start T times smaller than the concatenated code that it replaces.
 
     Args:
         encoding_size: length D of an encoded position.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["encoded_size", "encode_positions"]
+__all__ = ["encode_positions", "encoded_size"]
 
 
 def encoded_size(octaves: int, dimensions: int = 3) -> int:
@@ -16,8 +16,8 @@ def encoded_size(octaves: int, dimensions: int = 3) -> int:
 def encode_positions(positions: Tensor, octaves: int = 8, scale: float = 0.15) -> Tensor:
     """gamma(p): p / scale, then sin and cos of 2^k p / scale for k = 0 .. octaves - 1.
 
-    Dividing by about the radius of a head makes the coarsest wave as long as the head (0.94 m) and the
-    finest 7.4 mm; raw metres would make the finest 5 cm, too long for a lip.
+    Dividing by about the radius of a head makes the coarsest wave as long as the head (0.94 m) and
+    the finest 7.4 mm; raw metres would make the finest 5 cm, too long for a lip.
 
     Args:
         positions: canonical space, metres, [..., 3].

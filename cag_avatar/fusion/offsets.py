@@ -46,7 +46,7 @@ def bounded_offsets(raw: Tensor, bounds: OffsetBounds) -> Offsets:
 
     Unbounded offsets are why codes outside the training range make avatars explode.
     """
-    squashed = torch.tanh(raw.float())
+    squashed = torch.tanh(raw if raw.dtype == torch.float64 else raw.float())
     return Offsets(
         position=squashed[:, 0:3] * bounds.position,
         rotation=torch.nn.functional.pad(squashed[:, 3:6] * bounds.rotation, (1, 0), value=1.0),
@@ -58,8 +58,8 @@ def bounded_offsets(raw: Tensor, bounds: OffsetBounds) -> Offsets:
 class OffsetNetwork(nn.Module):
     """ReLU network on concat(c_psi, gamma(mu_T)) -> raw offsets (eq. 6).
 
-    The first layer is kept as two products, of the encoding and of the context, so that the first can
-    be computed once for an avatar and a context that all Gaussians share costs one row.
+    The first layer is kept as two products, of the encoding and of the context, so that the first
+    can be computed once for an avatar and a context that all Gaussians share costs one row.
 
     Args:
         encoding_size: length D of an encoded position.

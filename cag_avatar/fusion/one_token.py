@@ -1,4 +1,4 @@
-"""Cross-attention read literally, with the whole expression code as the only key: for comparison."""
+"""Cross-attention with the whole expression code as its only key: for comparison."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["OneTokenFusion"]
 class OneTokenFusion(Fusion):
     """Eq. 5 with psi W_K as the one key and psi W_V as the one value.
 
-    A softmax over one key is 1 whatever the query, so every Gaussian gets the context psi W_V: there
-    is no adaptation by position, and W_Q and W_K get no gradient. Kept to show just that.
+    A softmax over one key is 1 whatever the query, so every Gaussian gets the context psi W_V:
+    there is no adaptation by position, and W_Q and W_K get no gradient. Kept to show just that.
 
     Args: as for CrossAttentionFusion.
     """

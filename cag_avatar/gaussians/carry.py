@@ -1,7 +1,8 @@
 """Carrying Gaussians with the surface: plain torch, and the same in compiled loops for the CPU.
 
-The plain version is some sixty small tensor operations, 17 ms forward and backward for 13,000 Gaussians
-on two cores; the loops of ``carry_kernels.py`` take 2 ms. Both give the same values and gradients.
+The plain version is some sixty small tensor operations, 17 ms forward and backward for 13,000
+Gaussians on two cores; the loops of ``carry_kernels.py`` take 2 ms. Both give the same values and
+gradients.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def carry(
 ) -> Carried:
     """Move Gaussians with the posed mesh and add their offsets (eq. 7).
 
-    The position offset is given in canonical axes and turns with the surface; the rotation offset is
-    applied after the Gaussian's own rotation and before the surface's.
+    The position offset is given in canonical axes and turns with the surface; the rotation offset
+    is applied after the Gaussian's own rotation and before the surface's.
 
     Args:
         binding: Gaussians to triangles.

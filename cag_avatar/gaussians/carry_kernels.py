@@ -1,8 +1,8 @@
 """Compiled loops behind ``carry.py``; float32 in and out, sums in float64.
 
 A frame (tangent, bitangent, normal as columns) of a triangle depends on the vertices through its
-normal n, the unit sum N of its corners' vertex normals, and its tangent, the unit part u of an edge e
-perpendicular to n. A change of both is a small rotation
+normal n, the unit sum N of its corners' vertex normals, and its tangent, the unit part u of an
+edge e perpendicular to n. A change of both is a small rotation
 
     omega = n x dn + n (b . de - (e . n) (b . dn)) / |u|,    dn = (I - n n^T) dN / |N|,
 
@@ -85,8 +85,8 @@ def pose_frames(
         rest_frames: frames of the used triangles at rest, [K, 3, 3].
 
     Returns:
-        turns [K, 2, 3, 3] (0: the frame, 1: frame times rest frame transposed), lengths [K, 3] (|N|,
-        |u|, e . n) and the turns' quaternions [K, 4]; all float64.
+        turns [K, 2, 3, 3] (0: the frame, 1: frame times rest frame transposed), lengths [K, 3]
+        (|N|, |u|, e . n) and the turns' quaternions [K, 4]; all float64.
     """
     normals = np.zeros(vertices.shape, np.float64)
     a, b, c = np.empty(3), np.empty(3), np.empty(3)
@@ -277,9 +277,7 @@ def frames_backward(
                 d_normals[faces[f, corner], k] += normal
     for f in range(len(faces)):
         for k in range(3):
-            g[k] = (
-                d_normals[faces[f, 0], k] + d_normals[faces[f, 1], k] + d_normals[faces[f, 2], k]
-            )
+            g[k] = d_normals[faces[f, 0], k] + d_normals[faces[f, 1], k] + d_normals[faces[f, 2], k]
         if g[0] == 0 and g[1] == 0 and g[2] == 0:
             continue
         _edges(vertices, faces[f], a, b)

@@ -128,6 +128,11 @@ class SurfaceBinding(nn.Module):
         """Points on the posed surface: vertices [V, 3] -> mu_M [N, 3]."""
         return (vertices[self.corner] * self.barycentric[..., None]).sum(1)
 
+    def normals(self, vertices: Tensor) -> Tensor:
+        """Unit outward normal under each Gaussian: posed vertices [V, 3] -> [N, 3]."""
+        frames = triangle_frames(vertices, self.faces, self.tangent_edge)[self.used_face]
+        return frames[self.used_index, :, 2]
+
     def rotations(self, vertices: Tensor) -> tuple[Tensor, Tensor]:
         """How each Gaussian's triangle has turned from rest to the posed ``vertices`` [V, 3].
 

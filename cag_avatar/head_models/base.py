@@ -86,7 +86,7 @@ class HeadModel:
         return int(self.expression_basis.shape[0])
 
     def region_faces(self, *names: str) -> Tensor:
-        """Indices of the faces in any of the named regions, int64. Raises KeyError on a bad name."""
+        """Indices of faces in any of the named regions, int64. Raises KeyError on a bad name."""
         wanted = torch.zeros(len(REGIONS), dtype=torch.bool)
         for name in names:
             if name not in REGIONS:
@@ -99,7 +99,7 @@ class HeadModel:
         return torch.unique(self.faces[self.region_faces(*names)])
 
     def rest_vertices(self, identity: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Rest head [V, 3] of an identity [I], with optional per-vertex offsets [V, 3] in metres."""
+        """Rest head [V, 3] of an identity [I], with optional vertex offsets [V, 3] in metres."""
         flat = self.identity_basis.reshape(self.num_identity, -1)
         rest = self.vertices + (identity @ flat).reshape(-1, 3)
         return rest if offsets is None else rest + offsets

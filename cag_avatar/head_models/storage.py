@@ -20,6 +20,10 @@ __all__ = ["FORMAT_VERSION", "load_head_model_file", "save_head_model_arrays"]
 
 FORMAT_VERSION = 1
 _FORMAT = "cag_avatar-head-model"
+_TENSORS = (
+    "vertices", "faces", "uv", "face_uv", "identity_basis", "expression_basis", "skinning",
+    "neck_pivot", "eye_left", "eye_right", "face_region",
+)  # fmt: skip
 _HALF = ("identity_basis", "expression_basis")  # millimetres: float16 keeps a micrometre
 
 
@@ -58,13 +62,20 @@ def load_head_model_file(path: Path) -> HeadModel:
         with safe_open(path, "pt") as handle:
             header = json.loads((handle.metadata() or {}).get("cag_avatar", "{}"))
             t = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"{path}: not a head model file ({error})") from error
-    if header.get("format") != _FORMAT or header.get("version") != FORMAT_VERSION:
+    missing = [key for key in _TENSORS if key not in t]
+    if (
+        not isinstance(header, dict)
+        or header.get("format") != _FORMAT
+        or header.get("version") != FORMAT_VERSION
+    ):
         raise InputError(
             f"{path}: not a head model of version {FORMAT_VERSION}; extract it again with "
             "'cag-avatar extract-head-model'"
         )
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(missing)}; extract it again")
     if header["joints"] != list(JOINTS) or header["regions"] != list(REGIONS):
         raise InputError(f"{path}: joints or regions differ from this version's; extract it again")
     faces = t["faces"].long()

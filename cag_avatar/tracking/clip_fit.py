@@ -65,7 +65,7 @@ class ClipFit:
         return PinholeCamera(*self._size, focal, focal, *centre)
 
     def buffers(self, frame: int, torso_pose: Tensor | None = None) -> MeshBuffers:
-        """The fitted mesh in a frame as the camera sees it; the torso follows the head unless given."""
+        """The fitted mesh as seen in a frame; the torso follows the head unless it has a pose."""
         at = torch.tensor([frame])
         pose = self.state.at(at).head_pose()
         torso = pose if torso_pose is None else torso_pose[None]
@@ -87,10 +87,20 @@ class ClipFit:
         observed, config = self._observed, self._config
         chosen = torch.tensor(sorted(rims))
         part = stack_rims([rims[int(t)] for t in chosen], self.model, space=self._space, rest=None)
-        arguments = (self._points, observed.landmarks[chosen], self._weights, observed.scores[chosen])
+        arguments = (
+            self._points,
+            observed.landmarks[chosen],
+            self._weights,
+            observed.scores[chosen],
+        )
         survey = replace(config, shared_frames=len(chosen))
         shared = fit_shared(
-            self.state.at(chosen), *arguments, survey, iterations=4, silhouette=part, fit_focal=False
+            self.state.at(chosen),
+            *arguments,
+            survey,
+            iterations=4,
+            silhouette=part,
+            fit_focal=False,
         )
         state = replace(self.state, shape=shared.shape)
         return self._again(state)
@@ -100,9 +110,7 @@ class ClipFit:
         rim = stack_rims(rims, self.model, space=None, rest=self.rest)
         return self._again(self.state, iterations, rim)
 
-    def _again(
-        self, state: FitState, iterations: int = 4, rim: object | None = None
-    ) -> ClipFit:
+    def _again(self, state: FitState, iterations: int = 4, rim: object | None = None) -> ClipFit:
         state = fit_frames(
             state, self._points, self._observed.landmarks, self._weights, self._observed.scores,
             self._config, iterations=iterations, silhouette=rim,  # type: ignore[arg-type]

@@ -105,9 +105,13 @@ class ExpressionEstimator:
         self._config = config or EstimatorConfig()
         model = load_head_model(self._config.head_model)
         if model.expression_names != ARKIT_NAMES:
-            raise InputError(f"head model '{model.name}': its code is not the 52 ARKit coefficients")
+            raise InputError(
+                f"head model '{model.name}': its code is not the 52 ARKit coefficients"
+            )
         embedding = load_landmark_embedding(model)
-        self._points: SurfacePoints = ShapeSpace(model).points(embedding.faces, embedding.barycentric)
+        self._points: SurfacePoints = ShapeSpace(model).points(
+            embedding.faces, embedding.barycentric
+        )
         self._weights = landmark_weights(embedding.spread, self._config.fit)
         self._landmarker = FaceLandmarker(video=True, model=self._config.landmarker)
         self._scores: deque[NDArray[np.float32]] = deque(maxlen=self._config.neutral_window)
@@ -131,15 +135,22 @@ class ExpressionEstimator:
         A change of the image size starts the tracking anew.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise InputError(f"estimator: image is {image.dtype} {image.shape}, not uint8 [H, W, 3]")
+            raise InputError(
+                f"estimator: image is {image.dtype} {image.shape}, not uint8 [H, W, 3]"
+            )
         size = (image.shape[1], image.shape[0])
         if size != self._size:
             self._size, self._state, self._operator = size, None, None
             self._kept, self._seen = [], 0
+            if self._pending is not None:  # solved from pictures of the other size
+                self._pending.cancel()
+                self._pending = None
         faces = self._landmarker.detect(image, timestamp_ns * 1e-9)
         if not faces:
             self._state = None
-            return FaceEstimate(np.zeros(len(ARKIT_NAMES), np.float32), np.eye(4), 0.0, False, False)
+            return FaceEstimate(
+                np.zeros(len(ARKIT_NAMES), np.float32), np.eye(4), 0.0, False, False
+            )
         face = faces[0]
         self._scores.append(face.scores)
         self._calibrate(face)
@@ -188,7 +199,7 @@ class ExpressionEstimator:
 
     def _start(self, landmarks: Tensor) -> FitState:
         assert self._size is not None
-        centre = (self._size[0] / 2, self._size[1] / 2)
+        centre = _middle(self._size)
         state = initial_state(self._points, landmarks, self._size, centre, self._config.fit)
         if self._operator is None:
             return state
@@ -211,15 +222,19 @@ class ExpressionEstimator:
         if self._seen % self._config.calibration_stride == 0:
             self._kept.append(face)
         self._seen += 1
-        if len(self._kept) >= self._config.calibration_frames:
-            self._pending = self._pool.submit(self._solve_operator, list(self._kept))
+        if len(self._kept) >= self._config.calibration_frames and self._size is not None:
+            self._pending = self._pool.submit(self._solve_operator, list(self._kept), self._size)
 
     @torch.no_grad()
-    def _solve_operator(self, faces: list[DetectedFace]) -> _Operator:
+    def _solve_operator(self, faces: list[DetectedFace], size: tuple[int, int]) -> _Operator:
         landmarks = torch.from_numpy(np.stack([f.landmarks[:, :2] for f in faces]))
         scores = torch.from_numpy(np.stack([f.scores for f in faces]))
-        state = self._start(landmarks)
+        state = initial_state(self._points, landmarks, size, _middle(size), self._config.fit)
         arguments = (self._points, landmarks, self._weights, scores, self._config.fit)
         state = fit_frames(state, *arguments, iterations=3)
         state = fit_shared(state, *arguments, iterations=4)
         return _Operator(state.shape, state.focal)
+
+
+def _middle(size: tuple[int, int]) -> tuple[float, float]:
+    return size[0] / 2, size[1] / 2

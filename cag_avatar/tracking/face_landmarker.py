@@ -118,7 +118,7 @@ class FaceLandmarker:
                 index = ARKIT_INDEX.get(category.category_name)
                 if index is not None:
                     scores[index] = category.score
-            faces.append(DetectedFace(xyz * np.float32([width, height, width]), scores))
+            faces.append(DetectedFace(xyz * np.array([width, height, width], np.float32), scores))
         return faces
 
     def close(self) -> None:

@@ -2,9 +2,9 @@
 and expression code of every frame.
 
 Damped Gauss-Newton with analytic Jacobians. All frames are linearised together; the variables of
-each frame are eliminated (Schur complement) when the shared ones are solved, as in bundle adjustment
-(Triggs et al., 2000). Residuals are in units of the inter-ocular distance, robustified by iteratively
-re-weighted least squares with the Geman-McClure weight.
+each frame are eliminated (Schur complement) when the shared ones are solved, as in bundle
+adjustment (Triggs et al., 2000). Residuals are in units of the inter-ocular distance, robustified
+by iteratively re-weighted least squares with the Geman-McClure weight.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class FitConfig:
     code_deviation: float = 0.25
     """Prior deviation of a coefficient from MediaPipe's score."""
     smooth_code: float = 0.15
-    """Prior deviation of a coefficient from the mean of its neighbours in time (eyes: five times)."""
+    """Prior deviation of a coefficient from the mean of its neighbours in time (eyes: 5 times)."""
     smooth_rotation: float = 0.03
     """The same of the head rotation, radians."""
     smooth_translation: float = 0.01
@@ -70,7 +70,7 @@ class FitConfig:
     """Noise of a silhouette point along its normal, in inter-ocular distances."""
     effective_silhouette: float = 40.0
     """Independent measurements that the silhouette points of a frame count for."""
-    shared_frames: int = 80
+    shared_frames: int = 48
     """Frames, spread over the clip, that determine shape and focal length."""
 
     def __post_init__(self) -> None:
@@ -247,9 +247,7 @@ def fit_shared(
     rim = silhouette.at(chosen) if silhouette is not None else None
     prior = float(np.log(state.focal_prior))
     for _ in range(iterations):
-        part = _shared_step(
-            part, points, landmarks[chosen], weights, priors, rim, fit_focal, prior
-        )
+        part = _shared_step(part, points, landmarks[chosen], weights, priors, rim, fit_focal, prior)
     rotation, translation, code = (
         state.rotation.clone(), state.translation.clone(), state.code.clone()
     )  # fmt: skip
@@ -261,9 +259,7 @@ def fit_shared(
         others = torch.ones(total, dtype=torch.bool)
         others[chosen] = False
         translation[others, 2] *= part.focal / state.focal
-    return replace(
-        part, rotation=rotation, translation=translation, code=code
-    )
+    return replace(part, rotation=rotation, translation=translation, code=code)
 
 
 def fit_frames(
@@ -565,9 +561,7 @@ def _frame_step(
     neighbours: FitState | None,
 ) -> FitState:
     rows = [
-        _landmark_rows(
-            state, points, points.rest(state.shape), landmarks, weights, priors.config
-        )
+        _landmark_rows(state, points, points.rest(state.shape), landmarks, weights, priors.config)
     ]
     if rim is not None:
         rows.append(_silhouette_rows(state, rim, _unit(landmarks), priors.config)[0])
@@ -596,9 +590,7 @@ def _shared_step(
         part = state.at(frames)
         local = _Priors(priors.mean[frames], priors.deviation, priors.smooth, config, False)
         rows = [_landmark_rows(part, points, rest, landmarks[frames], weights, config)]
-        bases = [
-            torch.einsum("tnij,snj->tnis", rows[0].project, points.shape).flatten(1, 2)
-        ]
+        bases = [torch.einsum("tnij,snj->tnis", rows[0].project, points.shape).flatten(1, 2)]
         if rim is not None:
             edge = rim.at(frames)
             row, _ = _silhouette_rows(part, edge, _unit(landmarks[frames]), config)

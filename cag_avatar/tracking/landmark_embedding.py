@@ -61,12 +61,16 @@ class LandmarkEmbedding:
         try:
             content: dict[str, Any] = json.loads(Path(path).read_text())
             table = torch.tensor(content["landmarks"], dtype=torch.float64)
+            made_for = content["head_model"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: not a landmark file ({error})") from error
         if content.get("format") != _FORMAT or table.shape != (NUM_LANDMARKS, 5):
             raise InputError(f"{path}: not a landmark file of {NUM_LANDMARKS} landmarks")
-        if content["head_model"] != model.name or table[:, 0].max() >= len(model.faces):
-            raise InputError(f"{path}: made for '{content['head_model']}', not '{model.name}'")
+        faces = table[:, 0]
+        if made_for != model.name or faces.min() < 0 or faces.max() >= len(model.faces):
+            raise InputError(f"{path}: made for '{made_for}', not '{model.name}'")
+        if not torch.isfinite(table).all():
+            raise InputError(f"{path}: holds NaN or infinity; run 'cag-avatar tie-landmarks'")
         weights = table[:, 1:4] / table[:, 1:4].sum(1, keepdim=True)
         return cls(model.name, table[:, 0].long(), weights.float(), table[:, 4].float())
 
@@ -76,5 +80,7 @@ def load_landmark_embedding(model: HeadModel) -> LandmarkEmbedding:
     """The bundled embedding of a head model. Raises InputError if there is none for it."""
     path = Path(str(files("cag_avatar") / "data" / f"{model.name}_landmarks.json"))
     if not path.is_file():
-        raise InputError(f"{path}: no landmarks for this head model; run 'cag-avatar tie-landmarks'")
+        raise InputError(
+            f"{path}: no landmarks for this head model; run 'cag-avatar tie-landmarks'"
+        )
     return LandmarkEmbedding.load(path, model)

@@ -1,8 +1,8 @@
 """Tie MediaPipe's landmarks to a head model: render heads, detect, and find the surface points.
 
 Each landmark becomes the surface point whose projections lie nearest, by the median, to where the
-detector put it in many renders of different identities, expressions and poses. Rays cast through the
-detections give the neighbourhood that is searched.
+detector put it in many renders of different identities, expressions and poses. Rays cast through
+the detections give the neighbourhood that is searched.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def find_rim(
     index = index[np.linspace(0, len(index) - 1, min(SURVEY_POINTS, len(index))).astype(int)]
     smooth = cv2.GaussianBlur(covered.astype(np.float32), (0, 0), 3.0)
     gradient = np.stack([cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)])
-    normal = -gradient[:, y[index], x[index]].T
+    normal = -gradient[:, y[index], x[index]].T.astype(np.float32)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
     start = np.stack([x[index], y[index]], 1).astype(np.float32) + 0.5
     steps = np.arange(-_INWARD * head_pixels, _OUTWARD * head_pixels, 0.5, dtype=np.float32)

@@ -15,11 +15,9 @@ __all__ = ["torso_poses"]
 _LOG = logging.getLogger(__name__)
 
 _MIN_INLIERS = 8
-_LK = {
-    "winSize": (21, 21),
-    "maxLevel": 3,
-    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01),
-}
+_WINDOW = (21, 21)
+_LEVELS = 3
+_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01)
 
 
 def torso_poses(
@@ -93,10 +91,9 @@ def _follow(
     guess = np.stack(
         [a * points[:, 0] - b * points[:, 1] + tx, b * points[:, 0] + a * points[:, 1] + ty], 1
     ).astype(np.float32)
-    flags = cv2.OPTFLOW_USE_INITIAL_FLOW
-    there, status, _ = cv2.calcOpticalFlowPyrLK(first, image, points, guess.copy(), flags=flags, **_LK)
-    back, status2, _ = cv2.calcOpticalFlowPyrLK(image, first, there, points.copy(), flags=flags, **_LK)
-    ok = (status[:, 0] == 1) & (status2[:, 0] == 1) & (np.linalg.norm(back - points, axis=1) < 1.0)
+    there, status = _flow(first, image, points, guess)
+    back, status2 = _flow(image, first, there, points)
+    ok = status & status2 & (np.linalg.norm(back - points, axis=1) < 1.0)
     if ok.sum() < _MIN_INLIERS:
         return None
     matrix, inliers = cv2.estimateAffinePartial2D(
@@ -108,6 +105,20 @@ def _follow(
     if not 0.7 < scale < 1.4:
         return None
     return np.array([matrix[0, 0], matrix[1, 0], matrix[0, 2], matrix[1, 2]])
+
+
+def _flow(
+    first: NDArray[np.uint8],
+    second: NDArray[np.uint8],
+    points: NDArray[np.float32],
+    guess: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Where points of ``first`` lie in ``second`` (pyramidal Lucas-Kanade); which were found."""
+    there, status, _ = cv2.calcOpticalFlowPyrLK(
+        first, second, points, guess.copy(), winSize=_WINDOW, maxLevel=_LEVELS, criteria=_STOP,
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+    )  # fmt: skip
+    return np.asarray(there, np.float32), status[:, 0] == 1
 
 
 def _lift(

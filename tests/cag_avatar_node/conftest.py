@@ -170,6 +170,19 @@ def wait_until_fixture() -> Callable[..., None]:
     return wait_until
 
 
+@pytest.fixture(scope="session")
+def face_video_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of a synthetic face, 256 x 256, 15 frames/s; its truth lies beside it."""
+    from cag_avatar_training.synthetic.config import SynthesisConfig
+    from cag_avatar_training.synthetic.synthesize import synthesize
+
+    out = tmp_path_factory.mktemp("face") / "face.mp4"
+    config = SynthesisConfig(
+        out=out, seed=1, seconds=2, fps=15, size=256, supersample=1, texture_size=512, strands=500
+    )
+    return synthesize(config).video
+
+
 @pytest.fixture
 def numbered_video(tmp_path: Path) -> Path:
     """20 numbered frames of 64 x 48 at 20 frames/s."""

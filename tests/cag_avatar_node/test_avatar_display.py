@@ -67,8 +67,13 @@ def start_display(
 
         yield start
         for process in started:
-            process.kill()
-            process.wait()
+            # A killed process would leave its shared memory behind.
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def make_message(value: int, age_s: float) -> CompressedImage:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import array
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,7 +18,8 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run make setup")
 pytest.importorskip("cag_avatar_msgs.msg", reason="messages not built: make ros2-ws")
 
 from cag_avatar_msgs.msg import FaceExpression
-from diagnostic_msgs.msg import DiagnosticArray
+from cag_avatar_training.synthetic.truth import load_truth, truth_folder
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import Image
 
 from cag_avatar_node.expression_estimator import ExpressionEstimatorNode
@@ -162,6 +165,32 @@ def test_stamps_must_advance_and_a_restarted_source_is_followed(
     assert [message.sequence for message in expressions] == [0, 1]
 
 
+def test_an_exception_is_reported_and_the_next_image_is_estimated(
+    world: Any,
+    grey: NDArray[np.uint8],
+    wait_until: Callable[..., None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    expressions = world.listen(FaceExpression, "/operator/face/expression", EXPRESSION_QOS)
+    reports = world.listen(DiagnosticArray, "/diagnostics", 10)
+    node = world.start(NodeWithKnownEstimator)
+    publisher = world.publisher(Image, "/camera/image_raw", IMAGE_QOS)
+    wait_until(lambda: node.count_subscribers("/operator/face/expression"), "the subscriber")
+    tracker, estimate = node.made[0], node.made[0].estimate
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("the tracker broke")
+
+    tracker.estimate = fail
+    publisher.publish(make_image(grey))
+    wait_until(lambda: world.health(reports, "expression_estimator").get("exceptions"), "a report")
+    tracker.estimate = estimate
+    publisher.publish(make_image(grey))
+    wait_until(lambda: expressions, "the next image")
+    assert reports[-1].status[0].level == DiagnosticStatus.ERROR
+    assert "the tracker broke" in capfd.readouterr().err
+
+
 def test_nothing_is_estimated_for_nobody(
     world: Any, grey: NDArray[np.uint8], wait_until: Callable[..., None]
 ) -> None:
@@ -187,19 +216,36 @@ def test_silence_is_explained(
     assert "best_effort, depth 1" in text
 
 
-def test_real_tracker_says_that_there_is_no_face(
-    world: Any, grey: NDArray[np.uint8], wait_until: Callable[..., None]
+def test_real_tracker_tells_a_face_from_none(
+    world: Any,
+    grey: NDArray[np.uint8],
+    face_video_path: Path,
+    wait_until: Callable[..., None],
 ) -> None:
     expressions = world.listen(FaceExpression, "/operator/face/expression", EXPRESSION_QOS)
     node = world.start(ExpressionEstimatorNode)
     publisher = world.publisher(Image, "/camera/image_raw", IMAGE_QOS)
     wait_until(lambda: node.count_subscribers("/operator/face/expression"), "the subscriber")
 
-    def send() -> None:
-        publisher.publish(make_image(grey))
+    def send(pixels: NDArray[np.uint8]) -> None:
+        publisher.publish(make_image(pixels))
         time.sleep(0.05)
 
-    wait_until(lambda: send() or expressions, "an expression", timeout=60)
+    wait_until(lambda: send(grey) or expressions, "an expression", timeout=60)
     assert not expressions[0].is_valid
     assert expressions[0].confidence == 0
     assert check_expression(expressions[0]) is None
+
+    capture = cv2.VideoCapture(str(face_video_path))
+    face = np.asarray(capture.read()[1], np.uint8)
+    capture.release()
+    wait_until(lambda: send(face) or expressions[-1].is_valid, "a face", timeout=60)
+    checked = check_expression(expressions[-1])
+    assert checked is not None
+    assert checked.clamped == 0
+    assert checked.head_pose is not None
+    assert expressions[-1].confidence > 0.3
+    truth = load_truth(truth_folder(face_video_path)).head_pose[0].double().numpy()
+    turn = checked.head_pose[:3, :3] @ truth[:3, :3].T
+    angle = np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1)))
+    assert angle < 15, "the head points elsewhere"

@@ -27,7 +27,8 @@ def dummy(tmp_path: Path) -> Path:
 def test_import_needs_no_ros() -> None:
     code = (
         "import sys, cag_avatar_node.live; "
-        "bad = {'rclpy', 'torch', 'mediapipe', 'cv2'} & set(sys.modules); sys.exit(str(bad) * bool(bad))"
+        "bad = {'rclpy', 'torch', 'mediapipe', 'cv2'} & set(sys.modules); "
+        "sys.exit(str(bad) if bad else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -105,7 +106,10 @@ def test_nodes_that_ignore_signals_are_killed(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("cag_avatar_node.live.PATIENCE", 0.3)
     node = _NodeProcess.__new__(_NodeProcess)
     node.name = "stubborn"
-    code = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; print(1, flush=True); time.sleep(60)"
+    code = (
+        "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; "
+        "print(1, flush=True); time.sleep(60)"
+    )
     node.process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
     )

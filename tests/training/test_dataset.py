@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, split_frames
 from conftest import TINY_FRAMES, TINY_SIZE
 from safetensors.numpy import load_file, save_file
 
 from cag_avatar.errors import InputError
-from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, split_frames
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_missing_or_broken_files_are_named(copied):
 
 def test_wrong_picture_size_is_named(copied):
     cv2.imwrite(str(copied / "mouth" / "00000.png"), np.zeros((8, 9), np.uint8))
-    with pytest.raises(InputError, match="00000.png: 9x8 pixels, dataset.json says 72x72"):
+    with pytest.raises(InputError, match=r"00000.png: 9x8 pixels, dataset.json says 72x72"):
         Dataset.open(copied)
 
 
@@ -141,11 +141,15 @@ def test_an_unfinished_dataset_leaves_nothing(tmp_path, tiny_dataset):
 def test_other_folders_are_not_overwritten(tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("x")
-    with pytest.raises(InputError, match="not a dataset"), DatasetWriter.create(tmp_path / "letters"):
+    with (
+        pytest.raises(InputError, match="not a dataset"),
+        DatasetWriter.create(tmp_path / "letters"),
+    ):
         pass
     assert (tmp_path / "letters" / "dear.txt").read_text() == "x"
-    with pytest.raises(InputError, match="not a folder"), DatasetWriter.create(
-        tmp_path / "letters" / "dear.txt"
+    with (
+        pytest.raises(InputError, match="not a folder"),
+        DatasetWriter.create(tmp_path / "letters" / "dear.txt"),
     ):
         pass
 
@@ -154,7 +158,8 @@ def test_frames_must_fit(tmp_path, tiny_dataset):
     plane = np.zeros((8, 8), np.uint8)
     with pytest.raises(ValueError, match="do not fit"), DatasetWriter.create(tmp_path / "a") as w:
         w.add_frame(np.zeros((8, 9, 3), np.uint8), plane, plane)
-    with pytest.raises(ValueError, match="tracked frames"), DatasetWriter.create(
-        tmp_path / "b"
-    ) as w:
+    with (
+        pytest.raises(ValueError, match="tracked frames"),
+        DatasetWriter.create(tmp_path / "b") as w,
+    ):
         w.finish(DatasetInfo(tiny_dataset.info.camera, 10.0, "x"), tiny_dataset.tracking)

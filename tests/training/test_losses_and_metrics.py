@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-
 from cag_avatar_training.losses import huber, photometric_loss
 from cag_avatar_training.metrics import l1, psnr, ssim
 

@@ -107,7 +107,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 def assert_clean(alpha: np.ndarray) -> None:
     """One piece, without holes."""
     for picture in alpha:
-        count, _ = cv2.connectedComponents((picture > 20).astype(np.uint8))
+        count, _ = cv2.connectedComponents((picture >= 16).astype(np.uint8))
         assert count == 2
         padded = cv2.copyMakeBorder(picture, 1, 0, 1, 1, cv2.BORDER_CONSTANT, value=0)
         count, _ = cv2.connectedComponents((padded < 200).astype(np.uint8))

@@ -4,9 +4,9 @@ import importlib.util
 
 import pytest
 import torch
+from cag_avatar_training.perceptual import load_perceptual
 
 from cag_avatar.errors import InputError, MissingDependencyError
-from cag_avatar_training.perceptual import load_perceptual
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_gradient_and_kept_features(pictures):
     metric = load_perceptual("alex")
     image = (pictures + 0.1).clamp(0, 1).requires_grad_()
     distance = metric(image, metric.features(pictures))
-    assert float(distance) == pytest.approx(float(metric(image, pictures)))
+    assert distance.item() == pytest.approx(metric(image, pictures).item())
     distance.backward()
     assert torch.isfinite(image.grad).all()
     assert image.grad.abs().max() > 0

@@ -63,11 +63,11 @@ class BackgroundPlate:
         plate = self.colour * gain
         noise = np.maximum(self.noise, _NOISE_FLOOR)
         smooth, smooth_plate = cv2.blur(frame, (3, 3)), cv2.blur(plate, (3, 3))
-        difference = _length(smooth - smooth_plate) / noise
+        difference: NDArray[Any] = _length(smooth - smooth_plate) / noise
         power = (smooth_plate * smooth_plate).sum(-1) + 1
         shade = np.clip((smooth * smooth_plate).sum(-1) / power, *_SHADES)[..., None]
         rest = _length(smooth - shade * smooth_plate)
-        chroma = rest / noise
+        chroma: NDArray[Any] = rest / noise
         still = pixels.sum() > 0.5 * background.sum() and background.any()
         unseen_other = ~self.known & (rest > _FAR) if still else np.zeros(self.known.shape, bool)
         difference[~self.known] = np.nan
@@ -124,7 +124,7 @@ def _fill(colour: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.f
     return table[nearest]
 
 
-def _length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _length(vectors: NDArray[Any]) -> NDArray[Any]:
     return np.sqrt((vectors * vectors).sum(-1))
 
 

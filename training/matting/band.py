@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -77,7 +78,7 @@ def find_band(
     return Band(unknown, prior, weight)
 
 
-def _distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _distance(mask: NDArray[np.bool_]) -> NDArray[Any]:
     """Distance to the nearest pixel that is not in the mask; the picture's edge does not count."""
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), 32, 32, 32, 32, cv2.BORDER_REPLICATE)
     return cv2.distanceTransform(padded, cv2.DIST_L2, 3)[32:-32, 32:-32]

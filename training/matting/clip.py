@@ -29,8 +29,10 @@ Labels = Callable[[int], NDArray[Any]]
 
 #: Alpha below the first is taken for 0, above the second for 1.
 _BLACK, _WHITE = 0.03, 0.97
-#: Alpha from which a piece must hang together with the person.
-_SOLID = 0.12
+#: Alpha, of 255, from which a piece must hang together with the person.
+_SOLID = 16
+#: Levels so near to 0 and 255 become them: clean planes compress, and a trainer sees no haze.
+_SNAP = 4
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,10 @@ def _stream(
                 if progress is not None:
                     progress(done, count)
     finally:
-        for waiting in (*solving, *finishing):
-            waiting.cancel()
+        for solve in solving:
+            solve.cancel()
+        for finish in finishing:
+            finish.cancel()
 
 
 class _Reader:
@@ -154,7 +158,7 @@ class _Reader:
         clean = _without_border(image, self._config.border)
         factor = min(1.0, self._config.working_size / max(height, width))
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        small = cv2.resize(clean, size, interpolation=cv2.INTER_AREA)
+        small: NDArray[Any] = cv2.resize(clean, size, interpolation=cv2.INTER_AREA)
         drawn = cv2.resize(labels.astype(np.int16), size, interpolation=cv2.INTER_NEAREST)
         seeds = find_seeds(drawn, self._config)
         if seeds is None:
@@ -179,13 +183,13 @@ def _solve(
     person, evidence = cut(small, seeds, model)
     band = find_band(small, person, evidence, seeds.head_size, config)
     alpha = solve_alpha(small, person, band.unknown, band.prior, band.weight)
-    alpha = _tidy(np.clip((alpha - _BLACK) / (_WHITE - _BLACK), 0, 1))
+    alpha = np.clip((alpha - _BLACK) / (_WHITE - _BLACK), 0, 1)
     return _Frame(small, upsample_alpha(alpha, small, image))
 
 
-def _tidy(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+def _tidy(alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Alpha without the pieces that do not hang together with the largest."""
-    _, pieces, stats, _ = cv2.connectedComponentsWithStats((alpha > _SOLID).astype(np.uint8))
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats((alpha >= _SOLID).astype(np.uint8))
     if len(stats) > 2:
         main = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
         stray = ((pieces > 0) & (pieces != main)).astype(np.uint8)
@@ -198,7 +202,11 @@ def _finish(frame: _Frame, around: list[_Frame], config: MatteConfig) -> NDArray
     alpha = steady_alpha(
         frame.small, frame.alpha, [(f.small, f.alpha) for f in around], config.temporal_weight
     )
-    return np.rint(_without_border(alpha, config.border) * 255).astype(np.uint8)
+    alpha = _without_border(alpha, config.border)
+    levels = np.rint(alpha * 255).astype(np.uint8)
+    levels[levels < _SNAP] = 0
+    levels[levels > 255 - _SNAP] = 255
+    return _tidy(levels)
 
 
 def _without_border(image: NDArray[Any], width: int) -> NDArray[Any]:

@@ -113,14 +113,14 @@ def upsample_alpha(
     """
     height, width = image.shape[:2]
     size = (width, height)
-    plain = cv2.resize(alpha, size, interpolation=cv2.INTER_LINEAR)
+    plain: Any = cv2.resize(alpha, size, interpolation=cv2.INTER_LINEAR)
     soft = ((alpha > 0) & (alpha < 1)).astype(np.uint8)
     edge = cv2.morphologyEx(alpha, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0.004
     band = cv2.dilate(soft | edge, np.ones((3, 3), np.uint8)) > 0
     large = cv2.resize(band.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     if not band.any():
         return plain
-    guide = small.astype(np.float32) / 255
+    guide = small.astype(np.float32) / np.float32(255)
     slope, offset = _linear_model(guide, alpha)
     slope = cv2.resize(slope, size, interpolation=cv2.INTER_LINEAR)
     offset = cv2.resize(offset, size, interpolation=cv2.INTER_LINEAR)
@@ -136,10 +136,10 @@ def upsample_alpha(
 
 def _linear_model(
     guide: NDArray[np.float32], values: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Smoothed (slope [h, w, 3], offset [h, w]) of values against the guide's colour."""
 
-    def mean(x: NDArray[Any]) -> NDArray[np.float32]:
+    def mean(x: NDArray[Any]) -> NDArray[Any]:
         return cv2.blur(x, (5, 5), borderType=cv2.BORDER_REFLECT)
 
     mu, mean_value = mean(guide), mean(values)

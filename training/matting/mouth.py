@@ -43,7 +43,7 @@ def mouth_mask(
         raise InputError("mouth mask: the lips' landmarks are not finite")
     # Landmarks have pixel centres at + 0.5, OpenCV at whole numbers.
     corners = np.rint((lips - 0.5) * 2**_SHIFT).clip(-(2**30), 2**30).astype(np.int32)
-    mask = np.zeros((height, width), np.uint8)
+    mask: Any = np.zeros((height, width), np.uint8)
     cv2.fillPoly(mask, [corners], 255, cv2.LINE_8, _SHIFT)
     radius = round(dilate * float(np.linalg.norm(lips[0] - lips[10])))
     if radius > 0:

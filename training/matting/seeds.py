@@ -53,7 +53,7 @@ def find_seeds(labels: NDArray[Any], config: MatteConfig) -> Seeds | None:
         return None
     size = float(np.sqrt(area))
     inside = _depth(drawn)
-    outside = cv2.distanceTransform((~drawn).astype(np.uint8), cv2.DIST_L2, 5)
+    outside: NDArray[Any] = cv2.distanceTransform((~drawn).astype(np.uint8), cv2.DIST_L2, 5)
     depth = np.where(torso, config.sure_torso_heads, config.sure_foreground_heads) * size
     # Below the chin the mesh stops at the shoulders but the clothes do not.
     rows = np.nonzero(labels == REGIONS.index("shoulders"))[0]
@@ -68,7 +68,7 @@ def find_seeds(labels: NDArray[Any], config: MatteConfig) -> Seeds | None:
     return Seeds(inside > depth, outside > far, outside, inside, edge, clothes, size)
 
 
-def _depth(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _depth(mask: NDArray[np.bool_]) -> NDArray[Any]:
     """Distance to the nearest pixel outside the mask; what lies beyond the picture is inside."""
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
     return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[64:-64, 64:-64]

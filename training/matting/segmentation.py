@@ -27,6 +27,7 @@ _HAIR = 0.45
 _PASSING = 0.08
 #: Room, in heads, left around the person when the background is collected.
 _MARGIN = 0.05
+_NO_BOX = (0, 0, 0, 0)  # GrabCut starts from a mask here
 _MIXTURE_SIZE = (1, 65)  # OpenCV's: 5 Gaussians of 1 weight, 3 means and 9 covariances
 
 
@@ -80,7 +81,7 @@ def _fit_colours(
     mask = np.concatenate([m[::2, ::2] for m in masks])
     foreground, background = np.zeros(_MIXTURE_SIZE), np.zeros(_MIXTURE_SIZE)
     cv2.setRNGSeed(0)  # the mixtures start from k-means
-    cv2.grabCut(picture, mask, None, background, foreground, 3, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(picture, mask, _NO_BOX, background, foreground, 3, cv2.GC_INIT_WITH_MASK)
     return foreground, background
 
 
@@ -103,7 +104,7 @@ def _sure(seeds: list[Seeds]) -> list[NDArray[np.bool_]]:
     return [s.background for s in seeds]
 
 
-def _halve(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _halve(image: NDArray[np.uint8]) -> NDArray[Any]:
     height, width = image.shape[:2]
     size = ((width + 1) // 2, (height + 1) // 2)
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -151,7 +152,7 @@ def cut(
     strong = cv2.erode(other.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     mask[strong & ~same & _attached(strong, seeds.foreground)] = cv2.GC_FGD
     cv2.grabCut(
-        image, mask, None, model.background.copy(), model.foreground.copy(), 1,
+        image, mask, _NO_BOX, model.background.copy(), model.foreground.copy(), 1,
         cv2.GC_EVAL_FREEZE_MODEL,
     )  # fmt: skip
     person = (mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)
@@ -177,7 +178,7 @@ def _attached(mask: NDArray[np.bool_], seed: NDArray[np.bool_]) -> NDArray[np.bo
 def _one_piece(person: NDArray[np.bool_], seeds: Seeds) -> NDArray[np.bool_]:
     """Drop what hangs by a thread or not at all, and fill holes."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
-    opened = cv2.morphologyEx(person.astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    opened: NDArray[Any] = cv2.morphologyEx(person.astype(np.uint8), cv2.MORPH_OPEN, kernel)
     opened |= seeds.foreground.astype(np.uint8)
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
     if count > 1:

@@ -43,26 +43,32 @@ class Atlas:
         out[self.index] = values
         return out.reshape(self.size, self.size, *values.shape[1:])
 
-    def slope(self, height: NDArray[np.float32], limit: float = 2.0) -> NDArray[np.float32]:
-        """Surface gradient of a height field.
+    def slopes(self, heights: NDArray[np.float32], limit: float = 2.0) -> NDArray[np.float32]:
+        """Surface gradients of height fields.
 
         Args:
-            height: metres above the surface, [M].
+            heights: K fields in metres above the surface, [M, K].
             limit: longest gradient kept (chart borders would give any).
 
         Returns:
-            Tangent vectors of the mean rest head in canonical axes, metres per metre, [M, 3].
+            Tangent vectors of the mean rest head in canonical axes, metres per metre, [K, M, 3].
         """
-        du_h, dv_h = (d.reshape(-1)[self.index] for d in _differences(self.picture(height)))
         du_p, dv_p = (
             d.reshape(-1, 3)[self.index] for d in _differences(self.picture(self.position))
         )
-        e, f, g = (du_p * du_p).sum(1), (du_p * dv_p).sum(1), (dv_p * dv_p).sum(1)
+        e, f, g = (
+            np.einsum("mc,mc->m", a, b) for a, b in ((du_p, du_p), (du_p, dv_p), (dv_p, dv_p))
+        )
         determinant = np.maximum(e * g - f * f, 1e-20)
-        along_u, along_v = (g * du_h - f * dv_h) / determinant, (e * dv_h - f * du_h) / determinant
-        gradient = along_u[:, None] * du_p + along_v[:, None] * dv_p
-        length = np.linalg.norm(gradient, axis=1, keepdims=True)
-        return np.asarray(gradient * np.minimum(1, limit / np.maximum(length, 1e-9)), np.float32)
+        out = np.empty((heights.shape[1], len(self.index), 3), np.float32)
+        for k, height in enumerate(heights.T):
+            du_h, dv_h = (d.reshape(-1)[self.index] for d in _differences(self.picture(height)))
+            along_u = (g * du_h - f * dv_h) / determinant
+            along_v = (e * dv_h - f * du_h) / determinant
+            gradient = along_u[:, None] * du_p + along_v[:, None] * dv_p
+            length = np.sqrt(np.einsum("mc,mc->m", gradient, gradient))
+            out[k] = gradient * np.minimum(1, limit / np.maximum(length, 1e-9))[:, None]
+        return out
 
 
 def bake_atlas(model: HeadModel, size: int) -> Atlas:

@@ -51,9 +51,7 @@ class SynthesisConfig:
         require(0 <= self.seed < 2**31, "seed", "between 0 and 2147483647")
         require(0 < self.seconds <= 3600, "seconds", "above 0 and at most 3600")
         require(1 <= self.fps <= 240, "fps", "between 1 and 240")
-        require(
-            32 <= self.size <= 4096 and self.size % 2 == 0, "size", "even, between 32 and 4096"
-        )
+        require(32 <= self.size <= 4096 and self.size % 2 == 0, "size", "even, between 32 and 4096")
         require(self.motion in MOTION_STYLES, "motion", f"one of {', '.join(MOTION_STYLES)}")
         require(0 <= self.head_turns <= 1.5, "head_turns", "between 0 and 1.5")
         require(0 <= self.noise <= 50, "noise", "between 0 and 50")

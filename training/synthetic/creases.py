@@ -7,11 +7,13 @@ frown lines, the fold under the eye and the dimples. Coordinates are those of th
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
+from cag_avatar_training.synthetic.noise import fractal_noise
 from numpy.typing import NDArray
 
 from cag_avatar.head_models import ARKIT_INDEX
-from cag_avatar_training.synthetic.noise import fractal_noise
 
 __all__ = ["crease_amplitudes", "crease_heights"]
 
@@ -65,7 +67,7 @@ def crease_heights(points: Array, seed: int) -> Array:
 
 
 def crease_amplitudes(points: Array) -> Array:
-    """How strongly each coefficient deepens each pattern at each point, [52, N, 2], about 0 to 1."""
+    """How much each coefficient deepens each pattern at each point, [52, N, 2], about 0 to 1."""
     x, y, _ = points.T
     left = 1 / (1 + np.exp(-x / 0.004))
     middle = np.exp(-((x / 0.028) ** 2))
@@ -110,7 +112,7 @@ def _distance_to_curve(
     x: NDArray[np.floating], y: NDArray[np.floating], curve: NDArray[np.float64]
 ) -> NDArray[np.floating]:
     best = np.full(x.shape, np.inf, np.float32)
-    for (ax, ay), (bx, by) in zip(curve[:-1], curve[1:], strict=True):
+    for (ax, ay), (bx, by) in pairwise(curve):
         ux, uy = bx - ax, by - ay
         t = np.clip(((x - ax) * ux + (y - ay) * uy) / (ux * ux + uy * uy), 0, 1)
         best = np.minimum(best, np.hypot(x - ax - t * ux, y - ay - t * uy))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
-
 from cag_avatar_training.synthetic.identity import Traits
 from cag_avatar_training.synthetic.noise import fractal_noise
 from cag_avatar_training.synthetic.paint import Layers, mix, ramp
+from numpy.typing import NDArray
 
 __all__ = ["IRIS_SINE", "paint_eye"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from cag_avatar_training.synthetic.identity import Traits
+from cag_avatar_training.synthetic.noise import fractal_noise, streak_tile
+from cag_avatar_training.synthetic.paint import Layers, ramp
 from numpy.typing import NDArray
 
 from cag_avatar.head_models import REGIONS, HeadModel
 from cag_avatar.rendering.mesh import vertex_normals
-from cag_avatar_training.synthetic.identity import Traits
-from cag_avatar_training.synthetic.noise import fractal_noise, streak_tile
-from cag_avatar_training.synthetic.paint import Layers, ramp
 
 __all__ = ["Hairdo", "grow_hair"]
 
@@ -22,8 +22,12 @@ _SKULL = np.array([0.0, 0.018, -0.072], np.float32)
 _CROWN = np.array([0.008, 0.098, -0.125], np.float32)
 
 #: Edge of the hair seen from the side: z from front to back, lowest y covered.
-_EDGE_Z = np.array([0.02, 0.0, -0.02, -0.034, -0.047, -0.055, -0.0605, -0.088, -0.096, -0.108, -0.2])
-_EDGE_Y = np.array([0.070, 0.062, 0.046, 0.022, -0.004, -0.016, 0.010, 0.012, -0.016, -0.045, -0.056])
+_EDGE_Z = np.array(
+    [0.02, 0.0, -0.02, -0.034, -0.047, -0.055, -0.0605, -0.088, -0.096, -0.108, -0.2]
+)
+_EDGE_Y = np.array(
+    [0.070, 0.062, 0.046, 0.022, -0.004, -0.016, 0.010, 0.012, -0.016, -0.045, -0.056]
+)
 
 _SUBDIVISION = 4
 
@@ -39,7 +43,7 @@ class Hairdo:
     faces: NDArray[np.int64]
     """[G, 3]."""
     attributes: Array
-    """Per vertex: direction of growth (3, unit), streak coordinates across and along, tone; [N, 6]."""
+    """Per vertex: growth direction (3, unit), streak coordinates across and along, tone; [N, 6]."""
     streaks: Array
     """Tile of strands, [S, S] in [0, 1]; first axis across, second along."""
     shell_vertices: int
@@ -98,7 +102,7 @@ def grow_hair(
     if traits.parted:
         lift -= 0.005 * np.exp(-((along / 0.006) ** 2)) * t
     lift = np.where(inside > 0, lift + 0.0004, np.clip(inside, -0.004, 0))
-    points = points + normals * lift[:, None]
+    points = np.asarray(points + normals * lift[:, None], np.float32)
     normals = vertex_normals(points, shell)
     direction = _unit(direction - normals * (direction * normals).sum(1, keepdims=True))
     tone = 0.50 + 0.60 * ramp(lift, 0.0, 0.010)
@@ -172,7 +176,7 @@ def _subdivide(
     n = _SUBDIVISION
     grid = [(i, j) for i in range(n + 1) for j in range(n + 1 - i)]
     where = {ij: k for k, ij in enumerate(grid)}
-    bary = np.array([(n - i - j, i, j) for i, j in grid], np.float32) / n
+    bary = (np.array([(n - i - j, i, j) for i, j in grid]) / n).astype(np.float32)
     small = []
     for i, j in grid:
         if i + j < n:
@@ -180,19 +184,21 @@ def _subdivide(
         if i + j < n - 1:
             small.append((where[i + 1, j], where[i + 1, j + 1], where[i, j + 1]))
     corners = np.repeat(faces, len(grid), 0)
-    weights = np.tile(bary, (len(faces), 1))
+    weights: Array = np.tile(bary, (len(faces), 1))
     points = (vertices[corners] * weights[..., None]).sum(1)
     _, first, inverse = np.unique(
         np.round(points * 1e6).astype(np.int64), axis=0, return_index=True, return_inverse=True
     )
     base = np.arange(len(faces))[:, None, None] * len(grid)
-    return corners[first], weights[first], inverse.reshape(-1)[(base + np.array(small)).reshape(-1, 3)]
+    return (
+        corners[first],
+        weights[first],
+        inverse.reshape(-1)[(base + np.array(small)).reshape(-1, 3)],
+    )
 
 
-def _rounded(
-    vertices: Array, normals: Array, corners: NDArray[np.int64], weights: Array
-) -> Array:
-    """Phong tessellation (Boubekeur and Alexa, 2008): points pulled to the corners' tangent planes."""
+def _rounded(vertices: Array, normals: Array, corners: NDArray[np.int64], weights: Array) -> Array:
+    """Phong tessellation (Boubekeur, Alexa, 2008): points pulled to the corners' tangent planes."""
     flat = (vertices[corners] * weights[..., None]).sum(1)
     away = ((flat[:, None] - vertices[corners]) * normals[corners]).sum(-1, keepdims=True)
     onto = flat[:, None] - away * normals[corners]
@@ -210,7 +216,9 @@ def _strands(
 ) -> tuple[Array, Array, NDArray[np.int64], Array]:
     """Thin ribbons that leave the shell along the growth and taper to a point."""
     area = np.linalg.norm(
-        np.cross(points[faces[:, 1]] - points[faces[:, 0]], points[faces[:, 2]] - points[faces[:, 0]]),
+        np.cross(
+            points[faces[:, 1]] - points[faces[:, 0]], points[faces[:, 2]] - points[faces[:, 0]]
+        ),
         axis=1,
     )
     edge = 1 + 2.0 * np.exp(-((inside[faces].mean(1) / 0.012) ** 2))
@@ -227,7 +235,9 @@ def _strands(
     down = np.array([0, -0.12, 0])
     middle = p + 0.0006 * n + 0.5 * length * (direction + 0.6 * stray * n)
     tip = p + length * (_unit(direction + stray * n * 0.8 + down * (1 - np.abs(n[:, 1:2]))))
-    corners = np.stack([p - side - 0.0012 * n, p + side - 0.0012 * n, middle - side, middle + side, tip], 1)
+    corners = np.stack(
+        [p - side - 0.0012 * n, p + side - 0.0012 * n, middle - side, middle + side, tip], 1
+    )
     base = np.arange(count)[:, None, None] * 5
     pattern = np.array([(0, 1, 2), (1, 3, 2), (2, 3, 4)])
     own = np.repeat(a, 5, 0)

@@ -17,7 +17,14 @@ Colour = tuple[float, float, float]
 
 #: Skin from light to dark, sRGB 0..255.
 _SKIN = np.array(
-    [(238, 200, 178), (224, 178, 150), (198, 148, 118), (164, 114, 86), (122, 82, 61), (88, 59, 46)],
+    [
+        (238, 200, 178),
+        (224, 178, 150),
+        (198, 148, 118),
+        (164, 114, 86),
+        (122, 82, 61),
+        (88, 59, 46),
+    ],
     float,
 )
 _LIPS = np.array(
@@ -140,7 +147,7 @@ def mouth_offsets(model: HeadModel) -> Tensor:
     """
     offsets = torch.zeros_like(model.vertices)
     shifts = {
-        "teeth_upper": (0.0, -0.0028, 0.0005),
+        "teeth_upper": (0.0, -0.0021, 0.0005),
         "teeth_lower": (0.0, -0.0012, 0.0),
         "tongue": (0.0, -0.0065, -0.003),
     }

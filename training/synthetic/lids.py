@@ -50,9 +50,7 @@ class Lashes:
         return np.stack([a, b, tip], 1).reshape(-1, 3)
 
 
-def lid_margins(
-    model: HeadModel, rest: Array
-) -> dict[str, tuple[SurfacePoints, SurfacePoints]]:
+def lid_margins(model: HeadModel, rest: Array) -> dict[str, tuple[SurfacePoints, SurfacePoints]]:
     """Upper and lower lid margins of both eyes, each ordered by x, in a rest head [V, 3].
 
     The head is drawn from the front; where a column of pixels enters and leaves the eyeball, the
@@ -90,7 +88,11 @@ def grow_lashes(
     rng: np.random.Generator,
 ) -> Lashes:
     """Lashes along both upper lids, longer and more swept towards the outer corner."""
-    left, right, opened, closed, blink = [], [], [], [], []
+    left: list[SurfacePoints] = []
+    right: list[SurfacePoints] = []
+    opened: list[Array] = []
+    closed: list[Array] = []
+    blink: list[NDArray[np.int64]] = []
     for name, code in zip(_EYES, ("eyeBlinkLeft", "eyeBlinkRight"), strict=True):
         margin = margins[name][0]
         count = len(margin.corners)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from cag_avatar_training.synthetic.config import SynthesisConfig
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from cag_avatar.geometry import rotation_vector_to_matrix
 from cag_avatar.head_models import ARKIT_INDEX, ARKIT_NAMES
-from cag_avatar_training.synthetic.config import SynthesisConfig
 
 __all__ = ["Motion", "perform"]
 
@@ -52,6 +52,8 @@ _SMILE = {"mouthSmile": 0.95, "cheekSquint": 0.6, "eyeSquint": 0.35, "mouthUpper
 _BROW_RAISE = {"browInnerUp": 0.9, "browOuterUp": 0.8, "eyeWide": 0.3}
 _FROWN = {"browDown": 0.9, "eyeSquint": 0.3, "noseSneer": 0.25, "mouthFrown": 0.3}
 
+_GASP = {"jawOpen": 0.75, "browInnerUp": 0.6, "eyeWide": 0.6, "mouthFunnel": 0.2}
+
 #: Rarer gestures, dealt out in turn.
 _OTHERS: tuple[dict[str, float], ...] = (
     {"noseSneer": 0.8, "mouthUpperUp": 0.5, "browDown": 0.4},
@@ -65,7 +67,7 @@ _OTHERS: tuple[dict[str, float], ...] = (
     {"jawForward": 0.6, "mouthShrugUpper": 0.3, "mouthClose": 0.1},
     {"mouthSmileLeft": 0.8, "mouthDimpleLeft": 0.4, "browOuterUpRight": 0.5},
     {"mouthSmileRight": 0.8, "mouthDimpleRight": 0.4, "browOuterUpLeft": 0.5},
-    {"jawOpen": 0.75, "browInnerUp": 0.6, "eyeWide": 0.6, "mouthFunnel": 0.2},
+    _GASP,
 )
 
 
@@ -85,8 +87,8 @@ def perform(config: SynthesisConfig) -> Motion:
     """Move for ``config.seconds``.
 
     The clip is cut into at least five cycles of some seconds; every cycle holds a smile, a brow
-    raise and a frown or a rarer gesture in random order, and the head crosses its range about once
-    a cycle, so any fifth of the clip moves like the rest. Everything depends on the seed alone.
+    raise, a frown and a rarer gesture in random order, and the head crosses its range about once a
+    cycle, so any fifth of the clip moves like the rest. Everything depends on the seed alone.
     """
     rng = np.random.default_rng([config.seed, 2])
     time = np.arange(config.num_frames) / config.fps
@@ -154,22 +156,24 @@ def _speak(track: _Track, rng: np.random.Generator, seconds: float) -> None:
 def _gesture(
     track: _Track, rng: np.random.Generator, cycle: float, config: SynthesisConfig
 ) -> None:
-    """A smile, a brow raise and a frown or a rarer gesture in every cycle."""
-    deck = rng.permutation(len(_OTHERS))
+    """A smile, a brow raise, a frown and a rarer gesture in every cycle."""
+    # In a short clip few of the rarer gestures occur, but each of them more than once.
+    cycles = round(config.seconds / cycle)
+    deck = rng.permutation(len(_OTHERS))[: max(2, cycles // 3)]
     acted = config.motion == "expressions"
-    slots = 5 if acted else 3
+    slots = 6 if acted else 4
     dealt = 0
-    for number in range(-1, round(config.seconds / cycle) + 1):
-        shapes = [_SMILE, _BROW_RAISE]
-        if acted or number % 2:
-            shapes.append(_FROWN)
+    for number in range(-1, cycles + 1):
+        shapes = [_SMILE, _BROW_RAISE, _FROWN]
+        if acted:
+            shapes.append(_GASP)
         while len(shapes) < slots:
             shapes.append(_OTHERS[deck[dealt % len(deck)]])
             dealt += 1
         for slot, which in enumerate(rng.permutation(slots)):
             shape = shapes[which]
             start = (number + (slot + rng.uniform(-0.1, 0.25)) / slots) * cycle
-            length = min(cycle / slots * rng.uniform(0.8, 1.25), 2.4)
+            length = min(cycle / slots * rng.uniform(0.95, 1.4), 2.4)
             envelope = _swell(track.time, start, length)
             strength = rng.uniform(0.55, 1.0)
             if shape is not _BROW_RAISE:

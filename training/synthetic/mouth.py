@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
-
 from cag_avatar_training.synthetic.identity import Traits
 from cag_avatar_training.synthetic.noise import fractal_noise
 from cag_avatar_training.synthetic.paint import Layers, mix, ramp
+from numpy.typing import NDArray
 
 __all__ = ["arch_normals", "paint_lining", "paint_teeth", "paint_tongue"]
 
@@ -47,7 +46,9 @@ def paint_teeth(
 
     enamel = np.tile(np.asarray(traits.teeth, np.float32), (len(points), 1))
     enamel *= (1 + tone - 0.035 * (tooth == 2) - 0.02 * tooth)[:, None]
-    enamel = mix(enamel, enamel * np.array([0.97, 0.90, 0.76], np.float32), ramp(rise, 0.003, 0.010))
+    enamel = mix(
+        enamel, enamel * np.array([0.97, 0.90, 0.76], np.float32), ramp(rise, 0.003, 0.010)
+    )
     grey = np.array([0.80, 0.82, 0.86], np.float32)
     enamel = mix(enamel, enamel * grey, 0.6 * ramp(rise, 0.0022, 0.0004))
     enamel *= (1 + 0.03 * fractal_noise(points, 300, 2, seed))[:, None]
@@ -57,7 +58,7 @@ def paint_teeth(
     pink = np.array([0.70, 0.40, 0.38], np.float32) * (1.05 - 0.35 * traits.darkness)
     pink = pink * (1 + 0.08 * fractal_noise(points, 250, 2, seed + 1))[:, None]
     # The gap opens towards the biting edge, where the corners are round.
-    opening = 0.00012 + 0.0006 * np.clip(1 - rise / 0.0022, 0, 1) ** 2
+    opening = 0.00020 + 0.0007 * np.clip(1 - rise / 0.0022, 0, 1) ** 2
     dark = ramp(gap, opening + 0.0005, opening) * (1 - gum)  # type: ignore[arg-type]
     round_edge = 0.0004 + 0.0009 * np.abs(q) ** 4
     dark = np.maximum(dark, ramp(rise - round_edge, 0.0003, -0.0004))

@@ -10,7 +10,7 @@ from cag_avatar.rendering.mesh import rasterize
 
 __all__ = ["sky_visibility"]
 
-#: Far enough for parallel rays; wide enough for the shoulders; a vertex this deep is hidden, metres.
+#: Far enough for parallel rays, wide enough for the shoulders, this deep is hidden; metres.
 _DISTANCE, _WIDTH, _BIAS = 30.0, 0.62, 0.003
 
 

@@ -6,12 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from cag_avatar.camera import PinholeCamera
-from cag_avatar.head_models import ARKIT_INDEX, JOINTS, REGIONS, HeadModel, load_head_model
-from cag_avatar.rendering.mesh import rasterize, vertex_normals
 from cag_avatar_training.synthetic.creases import crease_amplitudes
 from cag_avatar_training.synthetic.hair import Hairdo, grow_hair
 from cag_avatar_training.synthetic.identity import (
@@ -36,11 +30,14 @@ from cag_avatar_training.synthetic.shading import (
     tone_curve,
 )
 from cag_avatar_training.synthetic.texture import paint_texture
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cag_avatar.camera import PinholeCamera
+from cag_avatar.head_models import ARKIT_INDEX, JOINTS, REGIONS, HeadModel, load_head_model
+from cag_avatar.rendering.mesh import rasterize, vertex_normals
 
 __all__ = ["RenderedFrame", "Subject", "create_subject", "default_camera"]
-
-#: The camera looks at the middle of the face from here, metres.
-CAMERA_DISTANCE = 0.86
 
 #: A code that opens the mouth, one that closes the eyes: together with the resting face they tell
 #: how much sky every vertex can see when it is in view at all.
@@ -64,7 +61,7 @@ class RenderedFrame:
 
 
 def default_camera(size: int) -> PinholeCamera:
-    """A webcam crop: the head fills about 60 % of the height at CAMERA_DISTANCE."""
+    """A webcam crop: a head 0.86 m away fills about 60 % of the height."""
     focal = 1130.0 / 512 * size
     return PinholeCamera(size, size, focal, focal, size / 2, size / 2)
 
@@ -282,9 +279,9 @@ def _joints(region: NDArray[np.int64]) -> NDArray[np.uint8]:
 def _join(
     head: NDArray[np.integer], hair_count: int, hair: int, lash_count: int, lash: int
 ) -> NDArray[np.uint8]:
-    return np.concatenate(
-        [head, np.full(hair_count, hair), np.full(lash_count, lash)]
-    ).astype(np.uint8)
+    return np.concatenate([head, np.full(hair_count, hair), np.full(lash_count, lash)]).astype(
+        np.uint8
+    )
 
 
 def _wall(traits: Traits, width: int, height: int) -> NDArray[np.float32]:
@@ -295,4 +292,3 @@ def _wall(traits: Traits, width: int, height: int) -> NDArray[np.float32]:
     lamp = np.float32(np.sign(traits.light.key_direction[0]))
     wall = (top + (bottom - top) * down) * (1 + 0.06 * lamp * across)
     return np.asarray(np.clip(wall, 0, 1), np.float32)
-

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from cag_avatar_training.synthetic.hair import STREAK_SCALE
+from cag_avatar_training.synthetic.identity import Colour, Light
+from cag_avatar_training.synthetic.texture import SLOPE_SCALE
 from numba import njit, prange
 from numpy.typing import NDArray
 
 from cag_avatar.rendering.mesh import MeshBuffers
-from cag_avatar_training.synthetic.hair import STREAK_SCALE
-from cag_avatar_training.synthetic.identity import Colour, Light
-from cag_avatar_training.synthetic.texture import SLOPE_SCALE
 
 __all__ = ["EYE", "HAIR", "LASH", "MOUTH", "SURFACE", "Geometry", "Materials", "shade"]
 
@@ -85,7 +85,9 @@ def tone_curve(exposure: float = 0.80) -> NDArray[np.float32]:
     """sRGB code of linear light 0 to 4 behind a soft shoulder, 4096 steps."""
     x = np.linspace(0, 4, 4096) * exposure
     y = np.where(x < 0.6, x, 0.6 + 0.4 * (1 - np.exp(-(x - 0.6) / 0.4)))
-    return np.asarray(np.where(y <= 0.0031308, 12.92 * y, 1.055 * y ** (1 / 2.4) - 0.055), np.float32)
+    return np.asarray(
+        np.where(y <= 0.0031308, 12.92 * y, 1.055 * y ** (1 / 2.4) - 0.055), np.float32
+    )
 
 
 def shade(
@@ -245,12 +247,21 @@ def _shade(  # type: ignore[no-untyped-def]
                             blue += cb * (body * hair_colour[2] + shine)
                         up = f32(0.5) - f32(0.5) * ny
                         open_sky = (f32(0.3) + f32(0.7) * sky) * tone
-                        red += open_sky * hair_colour[0] * (
-                            light[5, 0] + up * (light[4, 0] - light[5, 0]))
-                        green += open_sky * hair_colour[1] * (
-                            light[5, 1] + up * (light[4, 1] - light[5, 1]))
-                        blue += open_sky * hair_colour[2] * (
-                            light[5, 2] + up * (light[4, 2] - light[5, 2]))
+                        red += (
+                            open_sky
+                            * hair_colour[0]
+                            * (light[5, 0] + up * (light[4, 0] - light[5, 0]))
+                        )
+                        green += (
+                            open_sky
+                            * hair_colour[1]
+                            * (light[5, 1] + up * (light[4, 1] - light[5, 1]))
+                        )
+                        blue += (
+                            open_sky
+                            * hair_colour[2]
+                            * (light[5, 2] + up * (light[4, 2] - light[5, 2]))
+                        )
                         total_r += _encode(red, encode)
                         total_g += _encode(green, encode)
                         total_b += _encode(blue, encode)
@@ -266,8 +277,10 @@ def _shade(  # type: ignore[no-untyped-def]
                     w10, w11 = (one - fx) * fy, fx * fy
                     for k in range(16):
                         t[k] = (
-                            w00 * f32(texture[y0, x0, k]) + w01 * f32(texture[y0, x0 + 1, k])
-                            + w10 * f32(texture[y0 + 1, x0, k]) + w11 * f32(texture[y0 + 1, x0 + 1, k])
+                            w00 * f32(texture[y0, x0, k])
+                            + w01 * f32(texture[y0, x0 + 1, k])
+                            + w10 * f32(texture[y0 + 1, x0, k])
+                            + w11 * f32(texture[y0 + 1, x0 + 1, k])
                         )
                     m0 = wa * crease[a, 0] + wb * crease[b, 0] + wc * crease[c, 0]
                     m1 = wa * crease[a, 1] + wb * crease[b, 1] + wc * crease[c, 1]
@@ -287,8 +300,7 @@ def _shade(  # type: ignore[no-untyped-def]
                     fold = one - f32(0.26) * (m0 * t[9] + m1 * t[13]) / f32(255)
                     fold = max(fold, f32(0.4))
                     red, green, blue = t[0] / f32(255), t[1] / f32(255), t[2] / f32(255)
-                    red, green, blue = red * red * fold, green * green * fold, (
-                        blue * blue * fold)
+                    red, green, blue = red * red * fold, green * green * fold, (blue * blue * fold)
                     gloss, sharpness = t[14] / f32(255), t[15] / f32(255)
                     direct = min(sky * f32(1.7), one)
                     soft = min(gloss * f32(5), one)
@@ -305,12 +317,15 @@ def _shade(  # type: ignore[no-untyped-def]
                         ux, uy, uz = nx, ny, nz
                     elif what == 2:
                         soft = f32(0.35)
-                    light_r = sky * (light[5, 0] + (f32(0.5) - f32(0.5) * ny) * (
-                        light[4, 0] - light[5, 0]))
-                    light_g = sky * (light[5, 1] + (f32(0.5) - f32(0.5) * ny) * (
-                        light[4, 1] - light[5, 1]))
-                    light_b = sky * (light[5, 2] + (f32(0.5) - f32(0.5) * ny) * (
-                        light[4, 2] - light[5, 2]))
+                    light_r = sky * (
+                        light[5, 0] + (f32(0.5) - f32(0.5) * ny) * (light[4, 0] - light[5, 0])
+                    )
+                    light_g = sky * (
+                        light[5, 1] + (f32(0.5) - f32(0.5) * ny) * (light[4, 1] - light[5, 1])
+                    )
+                    light_b = sky * (
+                        light[5, 2] + (f32(0.5) - f32(0.5) * ny) * (light[4, 2] - light[5, 2])
+                    )
                     shine_r, shine_g, shine_b = zero, zero, zero
                     power = f32(2) ** (f32(3) + f32(8) * sharpness)
                     for lamp in range(2):
@@ -320,7 +335,11 @@ def _shade(  # type: ignore[no-untyped-def]
                         )  # fmt: skip
                         facing = nx * lx + ny * ly + nz * lz
                         # Light that has wandered under the skin comes out red past the terminator.
-                        wrap_r, wrap_g, wrap_b = f32(0.34) * soft, f32(0.16) * soft, f32(0.11) * soft
+                        wrap_r, wrap_g, wrap_b = (
+                            f32(0.34) * soft,
+                            f32(0.16) * soft,
+                            f32(0.11) * soft,
+                        )
                         light_r += direct * cr * max(facing + wrap_r, zero) / (one + wrap_r)
                         light_g += direct * cg * max(facing + wrap_g, zero) / (one + wrap_g)
                         light_b += direct * cb * max(facing + wrap_b, zero) / (one + wrap_b)

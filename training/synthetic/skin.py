@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.spatial import cKDTree
-
 from cag_avatar_training.synthetic.identity import Traits
 from cag_avatar_training.synthetic.noise import fractal_noise
 from cag_avatar_training.synthetic.paint import Layers, mix, ramp
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 __all__ = ["lip_mask", "paint_brows", "paint_lids", "paint_lips", "paint_skin"]
 
@@ -35,7 +34,9 @@ def paint_skin(
     fine = fractal_noise(points, 260, 3, seed + 1)
     colour *= (1 + 0.07 * broad + 0.045 * fine)[:, None]
     red = np.array([1.03, 0.86, 0.84], np.float32)
-    flush = 0.75 * np.exp(-(((side - 0.036) / 0.017) ** 2) - ((y + 0.038) / 0.016) ** 2) * (z > -0.03)
+    flush = (
+        0.75 * np.exp(-(((side - 0.036) / 0.017) ** 2) - ((y + 0.038) / 0.016) ** 2) * (z > -0.03)
+    )
     flush += 0.8 * np.exp(-((x / 0.014) ** 2) - ((y + 0.036) / 0.012) ** 2) * (z > 0.015)
     flush += 0.35 * np.exp(-((x / 0.02) ** 2) - ((y + 0.103) / 0.012) ** 2)
     flush += 0.5 * (side > 0.072) * (y > -0.05) * (z > -0.1)  # ears
@@ -61,8 +62,8 @@ def paint_skin(
 
     beard = ramp(y, -0.043, -0.058) * ramp(y, -0.150, -0.120) * ramp(z, -0.075, -0.05)
     beard *= 1 - 0.8 * np.exp(-(((side - 0.04) / 0.014) ** 2) - ((y + 0.055) / 0.010) ** 2)
-    grain = 0.55 + 0.6 * fractal_noise(points, 700, 1, seed + 3)
-    stubble = np.clip(beard * grain * (0.9 + 0.4 * broad), 0, 1) * 0.5 * traits.stubble
+    grain = 0.72 + 0.34 * fractal_noise(points, 900, 1, seed + 3)
+    stubble = np.clip(beard * grain * (0.9 + 0.4 * broad), 0, 1) * 0.42 * traits.stubble
     colour = mix(colour, np.asarray(traits.hair, np.float32) * 0.8, stubble)
 
     layers.albedo[where] = np.clip(colour, 0, 1)

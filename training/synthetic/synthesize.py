@@ -11,14 +11,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-
-from cag_avatar.errors import InputError
-from cag_avatar.files import replacing, replacing_folder
-from cag_avatar.head_models import load_head_model
 from cag_avatar_training.synthetic.config import SynthesisConfig
 from cag_avatar_training.synthetic.motion import perform
 from cag_avatar_training.synthetic.render import create_subject, default_camera
 from cag_avatar_training.synthetic.truth import Truth, truth_folder, write_masks, write_truth
+
+from cag_avatar.errors import InputError
+from cag_avatar.files import replacing, replacing_folder
+from cag_avatar.head_models import load_head_model
 
 __all__ = ["SynthesisResult", "synthesize"]
 

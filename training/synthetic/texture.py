@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
-
-from cag_avatar.head_models import REGIONS, HeadModel
 from cag_avatar_training.synthetic.atlas import bake_atlas
 from cag_avatar_training.synthetic.clothing import paint_shirt
 from cag_avatar_training.synthetic.creases import crease_heights
@@ -15,6 +12,9 @@ from cag_avatar_training.synthetic.identity import Traits, srgb_to_linear
 from cag_avatar_training.synthetic.mouth import paint_lining, paint_teeth, paint_tongue
 from cag_avatar_training.synthetic.paint import Layers
 from cag_avatar_training.synthetic.skin import paint_brows, paint_lids, paint_lips, paint_skin
+from numpy.typing import NDArray
+
+from cag_avatar.head_models import REGIONS, HeadModel
 
 __all__ = ["CHANNELS", "SLOPE_SCALE", "paint_texture"]
 
@@ -85,9 +85,10 @@ def paint_texture(
     packed[:, 9] = packed[:, 13] = 0
     texel = np.zeros((len(atlas.index), CHANNELS), np.uint8)
     texel[:, 0:3] = _byte(255 * np.sqrt(srgb_to_linear(layers.albedo)))
-    texel[:, 3:6] = _slope_bytes(atlas.slope(layers.height))
+    slopes = atlas.slopes(np.column_stack([layers.height, creases]))
+    texel[:, 3:6] = _slope_bytes(slopes[0])
     for pattern, first in enumerate((6, 10)):
-        texel[:, first : first + 3] = _slope_bytes(atlas.slope(creases[:, pattern]))
+        texel[:, first : first + 3] = _slope_bytes(slopes[1 + pattern])
         texel[:, first + 3] = _byte(255 * np.clip(-creases[:, pattern] / 0.0016, 0, 1))
     texel[:, 14] = _byte(255 * layers.gloss)
     texel[:, 15] = _byte(255 * layers.sharpness)
