@@ -82,10 +82,15 @@ def _avatar_scene(
     whole = _median(lambda: animator.render(code.numpy()), repetitions)
     table.add_row(f"whole frame ({1000 / whole:.0f} a second)", f"{whole:.1f}")
     return RenderScene(
-        *(getattr(gaussians, name).clone()
-          for name in ("means", "quaternions", "scales", "opacities", "colors")),
-        view_matrix=torch.eye(4), camera=animator.camera, background=torch.ones(3),
-    )  # fmt: skip
+        means=gaussians.means.clone(),
+        quaternions=gaussians.quaternions.clone(),
+        scales=gaussians.scales.clone(),
+        opacities=gaussians.opacities.clone(),
+        colors=gaussians.colors.clone(),
+        view_matrix=torch.eye(4),
+        camera=animator.camera,
+        background=torch.ones(3),
+    )
 
 
 def _median(work: Callable[[], object], repetitions: int, warm_up: int = 3) -> float:

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 #: Lines of each node's output that are kept for error messages.
 KEPT_LINES = 30
 #: Seconds between SIGINT, SIGTERM and SIGKILL for nodes that do not end.
-PATIENCE = 3.0
+PATIENCE = 5.0
 
 
 class NodeDiedError(RuntimeError):

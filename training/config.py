@@ -83,9 +83,9 @@ class LearningRates:
 class RefinementConfig:
     """Photometric refinement of poses and codes against the frozen avatar."""
 
-    at: tuple[float, ...] = (0.3, 0.6)
+    at: tuple[float, ...] = (0.35, 0.65)
     """Fractions of the iterations at which the training frames are refined; empty: never."""
-    steps: int = 8
+    steps: int = 6
     """Adam steps a frame."""
     size: int = 256
     """Image height, pixels."""
@@ -122,7 +122,7 @@ class TrainConfig:
 
     avatar: AvatarConfig = field(default_factory=AvatarConfig)
     """Structure of the avatar."""
-    iterations: int = 3000
+    iterations: int = 2500
     """Frames shown; about five minutes on two cores."""
     seed: int = 0
     """Seed of the weights and of the order of the frames."""

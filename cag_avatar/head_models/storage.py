@@ -80,8 +80,9 @@ def load_head_model_file(path: Path) -> HeadModel:
         raise InputError(f"{path}: joints or regions differ from this version's; extract it again")
     faces = t["faces"].long()
     region = t["face_region"].long()
-    vertex_region = torch.zeros(len(t["vertices"]), dtype=torch.long)
-    vertex_region[faces.flatten()] = region.repeat_interleave(3)
+    # numpy's assignment takes the last of several faces; torch's takes any, from run to run another.
+    vertex_region = np.zeros(len(t["vertices"]), np.int64)
+    vertex_region[faces.flatten().numpy()] = np.repeat(region.numpy(), 3)
     return HeadModel(
         name=header["name"],
         vertices=t["vertices"],
@@ -95,6 +96,6 @@ def load_head_model_file(path: Path) -> HeadModel:
         neck_pivot=t["neck_pivot"],
         eye_vertices=(t["eye_left"].long(), t["eye_right"].long()),
         face_region=region,
-        vertex_region=vertex_region,
+        vertex_region=torch.from_numpy(vertex_region),
         metadata=header["metadata"],
     )

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, split_frames
-from conftest import TINY_FRAMES, TINY_SIZE
 from safetensors.numpy import load_file, save_file
 
 from cag_avatar.errors import InputError
+from tests.conftest import TINY_FRAMES, TINY_SIZE
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import torch
 from cag_avatar_training.config import RefinementConfig
 from cag_avatar_training.evaluation import evaluate, measure_images
 from cag_avatar_training.perceptual import load_perceptual
-from conftest import TINY_SIZE, make_avatar
 
 from cag_avatar.errors import InputError
+from tests.conftest import TINY_SIZE, make_avatar
 
 
 def test_a_perfect_prediction():

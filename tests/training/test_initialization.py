@@ -3,10 +3,10 @@ from __future__ import annotations
 import torch
 from cag_avatar_training.initialization import initialize_colors, observed_colors
 from cag_avatar_training.motion import Motion
-from conftest import make_avatar
 
 from cag_avatar.avatar.model import SH_CONSTANT
 from cag_avatar.head_models import REGIONS
+from tests.conftest import make_avatar
 
 
 def test_faces_towards_the_camera_get_the_paint_of_the_picture(tiny_dataset):

@@ -13,11 +13,11 @@ from cag_avatar_training.refinement import (
     refine_frames,
 )
 from cag_avatar_training.trainer import Trainer
-from conftest import TINY_SIZE
 
 from cag_avatar.avatar.inference import PreparedAvatar
 from cag_avatar.geometry import rotation_vector_to_matrix
 from cag_avatar.rendering.rasterizer import get_rasterizer
+from tests.conftest import TINY_SIZE
 
 
 def test_correction_by_hand(tiny_dataset):
@@ -44,7 +44,8 @@ def test_correction_by_hand(tiny_dataset):
 def trained(tiny_dataset_path):
     """An avatar that has learned the tiny dataset, and the dataset."""
     from cag_avatar_training.dataset import Dataset
-    from conftest import tiny_config
+
+    from tests.conftest import tiny_config
 
     dataset = Dataset.open(tiny_dataset_path)
     config = TrainConfig(

@@ -11,10 +11,10 @@ from cag_avatar_training.config import (
     TrainConfig,
 )
 from cag_avatar_training.trainer import Trainer, train
-from conftest import TINY_SIZE, tiny_config
 
 from cag_avatar.avatar.file import load_avatar
 from cag_avatar.errors import InputError
+from tests.conftest import TINY_SIZE, tiny_config
 
 
 def config(**changes) -> TrainConfig:

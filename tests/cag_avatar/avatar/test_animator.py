@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_SIZE, facing_pose
 
 from cag_avatar.avatar.animator import Animator
 from cag_avatar.avatar.retargeting import (
@@ -15,6 +14,7 @@ from cag_avatar.avatar.retargeting import (
 from cag_avatar.errors import InputError
 from cag_avatar.geometry import rotation_vector_to_matrix
 from cag_avatar.head_models import ARKIT_INDEX, ARKIT_NAMES
+from tests.conftest import TINY_SIZE, facing_pose
 
 
 @pytest.fixture

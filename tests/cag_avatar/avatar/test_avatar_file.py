@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from conftest import facing_pose, make_avatar
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from cag_avatar.avatar.file import load_avatar, save_avatar
 from cag_avatar.errors import InputError
+from tests.conftest import facing_pose, make_avatar
 
 
 def parts(path):

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import facing_pose, make_avatar, tiny_config
 
 from cag_avatar.avatar.config import AvatarConfig
 from cag_avatar.avatar.inference import PreparedAvatar
 from cag_avatar.errors import InputError
 from cag_avatar.geometry import quaternion_to_matrix, rigid_transform, rotation_vector_to_matrix
+from tests.conftest import facing_pose, make_avatar, tiny_config
 
 
 @pytest.mark.parametrize("fusion", ["cross-attention", "concat", "one-token"])
