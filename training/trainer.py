@@ -46,6 +46,7 @@ from cag_avatar.avatar.inference import PreparedAvatar
 from cag_avatar.avatar.model import Avatar
 from cag_avatar.avatar.precision import fastest_dtype
 from cag_avatar.errors import InputError
+from cag_avatar.fusion.sampled_backward import sampled_network
 from cag_avatar.gaussians.attributes import Gaussians
 from cag_avatar.head_models import load_head_model
 from cag_avatar.rendering.rasterizer import get_rasterizer
@@ -163,7 +164,16 @@ class Trainer:
         code, head_pose, torso_pose = self.motion.frame(index)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             static = self._attention()
-            raw = self.avatar.raw_offsets(code, head_pose, torso_pose, static)
+            if self.autocast:
+                raw = self.avatar.raw_offsets(code, head_pose, torso_pose, static)
+            else:
+                raw = sampled_network(
+                    self.avatar.network,
+                    self.avatar.encoding,
+                    self.avatar.context(code, head_pose, torso_pose, static),
+                    self.config.backward_fraction,
+                    self.iteration,
+                )
         return self.avatar.gaussians(code, head_pose, torso_pose, raw=raw)
 
     def _attention(self) -> Tensor | None:

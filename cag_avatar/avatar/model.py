@@ -160,6 +160,22 @@ class Avatar(nn.Module):
         """The mesh in camera space, [V, 3]; arguments as for gaussians()."""
         return self.head.posed_vertices(self.rest, code[None], head_pose[None], torso_pose[None])[0]
 
+    def context(
+        self,
+        code: Tensor,
+        head_pose: Tensor,
+        torso_pose: Tensor,
+        static: Tensor | None = None,
+    ) -> Tensor:
+        """Context vectors c_psi (eq. 5), [N, C], or [1, C] where all Gaussians get the same.
+
+        ``static`` is an earlier result of ``fusion.static(encoding)`` to use; None computes it.
+        """
+        tokens = driving_tokens(code, head_pose, torso_pose, self.config.neck_tokens)
+        if static is None:
+            static = self.fusion.static(self.encoding)
+        return self.fusion.context(static, tokens)
+
     def raw_offsets(
         self,
         code: Tensor,
@@ -167,14 +183,8 @@ class Avatar(nn.Module):
         torso_pose: Tensor,
         static: Tensor | None = None,
     ) -> Tensor:
-        """Outputs of the offset network before they are bounded, [N, 12] (eqs. 5 and 6).
-
-        ``static`` is an earlier result of ``fusion.static(encoding)`` to use; None computes it.
-        """
-        tokens = driving_tokens(code, head_pose, torso_pose, self.config.neck_tokens)
-        if static is None:
-            static = self.fusion.static(self.encoding)
-        return self.network(self.encoding, self.fusion.context(static, tokens))
+        """Outputs of the offset network before they are bounded, [N, 12] (eqs. 5 and 6)."""
+        return self.network(self.encoding, self.context(code, head_pose, torso_pose, static))
 
     def base_colors(self, points: Tensor, head_pose: Tensor) -> Tensor:
         """RGB [N, 3] of Gaussians at ``points`` (camera space, [N, 3]) seen from the camera.

@@ -80,7 +80,7 @@ def load_head_model_file(path: Path) -> HeadModel:
         raise InputError(f"{path}: joints or regions differ from this version's; extract it again")
     faces = t["faces"].long()
     region = t["face_region"].long()
-    # numpy's assignment takes the last of several faces; torch's takes any, from run to run another.
+    # numpy's assignment takes the last of several faces; torch's any, another from run to run.
     vertex_region = np.zeros(len(t["vertices"]), np.int64)
     vertex_region[faces.flatten().numpy()] = np.repeat(region.numpy(), 3)
     return HeadModel(

@@ -59,7 +59,9 @@ class Photographer:
         focal = self.focal_ratio * max(width, height)
         return PinholeCamera(width, height, focal, focal, width / 2, height / 2)
 
-    def pose(self, turn: tuple[float, float, float] = (0, 0, 0), shift: float = 0.0) -> torch.Tensor:
+    def pose(
+        self, turn: tuple[float, float, float] = (0, 0, 0), shift: float = 0.0
+    ) -> torch.Tensor:
         """Canonical to camera space, [4, 4]: facing, turned about x, y and z (radians)."""
         facing = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
         rotation = facing @ rotation_vector_to_matrix(torch.tensor(turn))

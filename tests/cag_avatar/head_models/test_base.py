@@ -14,7 +14,9 @@ def code(**values: float) -> torch.Tensor:
     return out
 
 
-def pose(vector: tuple[float, float, float], translation: tuple[float, float, float]) -> torch.Tensor:
+def pose(
+    vector: tuple[float, float, float], translation: tuple[float, float, float]
+) -> torch.Tensor:
     rotation = rotation_vector_to_matrix(torch.tensor(vector))
     return rigid_transform(rotation, torch.tensor(translation))[None]
 

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from cag_avatar.errors import InputError
+from cag_avatar.head_models import ARKIT_INDEX
+from cag_avatar.tracking.estimator import EstimatorConfig, ExpressionEstimator, FaceEstimate
+
+FRAMES = 26
+SIZE = (320, 260)
+QUICK = EstimatorConfig(calibration_frames=6, calibration_stride=2)
+
+
+@dataclass(frozen=True)
+class Show:
+    codes: torch.Tensor
+    poses: torch.Tensor
+    images: list[NDArray[np.uint8]]
+
+
+@pytest.fixture(scope="module")
+def show(photographer) -> Show:  # type: ignore[no-untyped-def]
+    """The mean head at rest, then it opens the mouth, smiles, blinks and turns."""
+    codes = torch.zeros(FRAMES, 52)
+    part = torch.sin(torch.linspace(0, torch.pi, 10))
+    codes[4:14, ARKIT_INDEX["jawOpen"]] = 0.8 * part
+    for side in ("Left", "Right"):
+        codes[14:24, ARKIT_INDEX[f"mouthSmile{side}"]] = 0.9 * part
+    yaw = 0.35 * torch.sin(torch.linspace(0, 2 * torch.pi, FRAMES))
+    poses = torch.stack([photographer.pose((0.0, float(a), 0.0)) for a in yaw])
+    images = [photographer.photograph(c, p, *SIZE) for c, p in zip(codes, poses, strict=True)]
+    return Show(codes, poses, images)
+
+
+@pytest.fixture(scope="module")
+def estimates(show: Show) -> list[FaceEstimate]:
+    config = EstimatorConfig(calibration_frames=1000)  # the mean head is the operator's
+    with ExpressionEstimator(config) as estimator:
+        return [estimator.estimate(image, 40_000_000 * t) for t, image in enumerate(show.images)]
+
+
+def test_every_frame_is_found_with_confidence(estimates: list[FaceEstimate]) -> None:
+    assert all(e.is_valid and e.eyes_valid for e in estimates)
+    assert min(e.confidence for e in estimates) > 0.7
+    for e in estimates:
+        assert e.code.dtype == np.float32
+        assert e.code.shape == (52,)
+        assert e.code.min() >= 0
+        assert e.code.max() <= 1
+        rotation = e.head_pose[:3, :3]
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-4)
+        assert np.linalg.det(rotation) > 0
+
+
+@pytest.mark.parametrize("name", ["jawOpen", "mouthSmileLeft", "mouthSmileRight"])
+def test_codes_follow_the_truth(show: Show, estimates: list[FaceEstimate], name: str) -> None:
+    index = ARKIT_INDEX[name]
+    truth = show.codes[:, index].numpy()
+    found = np.array([e.code[index] for e in estimates])
+    assert np.corrcoef(truth, found)[0, 1] > 0.9
+    assert found[truth.argmax()] > found[:4].mean() + 0.3
+
+
+def test_pose_follows_the_truth(show: Show, estimates: list[FaceEstimate]) -> None:
+    truth = show.poses.double().numpy()
+    found = np.stack([e.head_pose for e in estimates])
+    relative = found[:, :3, :3] @ truth[:, :3, :3].transpose(0, 2, 1)
+    cosine = 0.5 * (np.trace(relative, axis1=1, axis2=2) - 1)
+    assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).max() < 8
+    direction = found[:, :2, 3] / found[:, 2:3, 3] * (1.4 / 1.8)  # the focal length is guessed
+    np.testing.assert_allclose(direction, truth[:, :2, 3] / truth[:, 2:3, 3], atol=0.03)
+
+
+def test_the_operators_shape_comes_from_the_background(show: Show) -> None:
+    with ExpressionEstimator(QUICK) as estimator:
+        assert not estimator.calibrated
+        for t in range(400):
+            estimate = estimator.estimate(show.images[t % FRAMES], 40_000_000 * t)
+            if estimator.calibrated:
+                break
+            time.sleep(0.02)
+        assert estimator.calibrated
+        assert estimate.is_valid
+        again = estimator.estimate(show.images[0], 40_000_000 * 500)
+        assert again.confidence > 0.7
+
+
+def test_no_face_is_not_valid_and_the_next_face_is(show: Show) -> None:
+    blank = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
+    with ExpressionEstimator() as estimator:
+        first = estimator.estimate(blank, 0)
+        estimator.estimate(show.images[0], 40_000_000)
+        lost = estimator.estimate(blank, 80_000_000)
+        back = estimator.estimate(show.images[0], 120_000_000)
+    for nothing in (first, lost):
+        assert not nothing.is_valid
+        assert not nothing.eyes_valid
+        assert nothing.confidence == 0
+        assert (nothing.code == 0).all()
+        np.testing.assert_array_equal(nothing.head_pose, np.eye(4))
+    assert back.is_valid
+
+
+def test_a_change_of_size_starts_anew(photographer, show: Show) -> None:  # type: ignore[no-untyped-def]
+    """Calibration too, even one that is being solved: its focal length was of the other size."""
+    small = photographer.photograph(show.codes[0], show.poses[0], 240, 200)
+    with ExpressionEstimator(QUICK) as estimator:
+        for t in range(11):
+            estimator.estimate(show.images[t], 40_000_000 * t)
+        assert estimator._pending is not None
+        changed = estimator.estimate(small, 40_000_000 * 11)
+        fresh = estimator.estimate(small, 40_000_000 * 12)
+        assert estimator._pending is None
+        assert not estimator.calibrated
+    assert changed.is_valid
+    np.testing.assert_allclose(changed.head_pose, fresh.head_pose, atol=0.03)
+    truth = show.poses[0].numpy()
+    assert abs(changed.head_pose[2, 3] / (truth[2, 3] * 1.4 / 1.8) - 1) < 0.1
+
+
+def test_a_bad_image_says_what_it_is() -> None:
+    grey, rgba = np.zeros((60, 80), np.uint8), np.zeros((60, 80, 4), np.uint8)
+    with ExpressionEstimator() as estimator:
+        for image in (grey, rgba, np.zeros((60, 80, 3))):
+            with pytest.raises(InputError, match=r"estimator: image is (uint8|float64) \(60, 80"):
+                estimator.estimate(image, 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["calibration_frames", "iterations", "neutral_window"])
+def test_settings_must_be_positive(name: str) -> None:
+    with pytest.raises(InputError, match=f"estimator: {name} must be at least 1"):
+        EstimatorConfig(**{name: 0})
+
+
+def test_an_unknown_head_model_is_refused() -> None:
+    with pytest.raises(InputError, match="head model 'flame' is unknown"):
+        ExpressionEstimator(EstimatorConfig(head_model="flame"))
