@@ -123,7 +123,7 @@ class TrainConfig:
     avatar: AvatarConfig = field(default_factory=AvatarConfig)
     """Structure of the avatar."""
     iterations: int = 2500
-    """Frames shown; about five minutes on two cores."""
+    """Frames shown to the network."""
     seed: int = 0
     """Seed of the weights and of the order of the frames."""
     split: Split = "last"

@@ -88,8 +88,8 @@ def refine_frames(
     """Refine the corrections of some frames; the others are not read.
 
     The offset network runs once a frame, at its start, and its output is held: the gradient with
-    respect to the code goes through the mesh. That is four times faster than going through the
-    network, and the network's offsets hardly change over a correction.
+    respect to the code goes through the mesh alone, an approximation that saves running the network
+    at every step.
 
     Args:
         avatar: frozen.

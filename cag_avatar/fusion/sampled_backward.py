@@ -1,7 +1,7 @@
 """The offset network with a cheaper backward pass, for training.
 
-Most Gaussians of a frame hardly matter: they lie behind others or off the picture (40 % of them
-hold 0.3 % of the image). The backward pass therefore runs on a random subset of rows, kept with a
+Many Gaussians of a frame hardly matter: they lie behind others or off the picture. The backward
+pass therefore runs on a random subset of rows, kept with a
 probability p that grows with the size of their gradient and weighted by 1 / p, so that the weights'
 gradient is right on average. With a fraction of 1 it is exact.
 """

@@ -20,7 +20,7 @@ from cag_avatar.geometry import (
 
 @pytest.fixture
 def vectors() -> torch.Tensor:
-    """Rotation vectors of all angles up to half a turn, none and half a turn about each axis too."""
+    """Rotation vectors of all angles up to half a turn; none, and half a turn about each axis."""
     random = torch.randn(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     angles = torch.linspace(1e-6, math.pi - 1e-4, 200, dtype=torch.float64)
     general = torch.nn.functional.normalize(random, dim=-1) * angles[:, None]
