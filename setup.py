@@ -81,7 +81,7 @@ setup(
     ],
     extras_require={
         "tracking": ["mediapipe>=1.0"],
-        "training": ["mediapipe>=1.0", "pymatting"],
+        "training": ["mediapipe>=1.0", "pymatting", "av>=14"],
         "node": ["aiohttp", "mediapipe>=1.0", "PyYAML"],
         "cpu": ["numba"],
         "cuda": ["gsplat>=1.5.3"],

@@ -115,9 +115,9 @@ def rigid_transform(rotation: Tensor, translation: Tensor) -> Tensor:
 
 
 def transform_about(vector: Tensor, centre: Tensor) -> Tensor:
-    """Rotation by a rotation vector [..., 3] about a point [3] -> transform [..., 4, 4]."""
+    """Rotation by a rotation vector [..., 3] about points [..., 3] -> transform [..., 4, 4]."""
     rotation = rotation_vector_to_matrix(vector)
-    return rigid_transform(rotation, centre - (rotation @ centre[:, None])[..., 0])
+    return rigid_transform(rotation, centre - (rotation @ centre[..., None])[..., 0])
 
 
 def midway_transform(first: Tensor, second: Tensor, pivot: Tensor) -> Tensor:
@@ -126,13 +126,9 @@ def midway_transform(first: Tensor, second: Tensor, pivot: Tensor) -> Tensor:
     The rotation is the normalised mean of the quaternions (half way along the geodesic); the image
     of ``pivot`` [3] is the mean of its two images.
     """
-    qa, qb = matrix_to_quaternion(first[..., :3, :3]), matrix_to_quaternion(second[..., :3, :3])
+    both = torch.stack([first, second])
+    qa, qb = matrix_to_quaternion(both[..., :3, :3])
     same = (qa * qb).sum(-1, keepdim=True) >= 0
     rotation = quaternion_to_matrix(qa + torch.where(same, qb, -qb))
-    point = 0.5 * (
-        first[..., :3, :3] @ pivot
-        + first[..., :3, 3]
-        + second[..., :3, :3] @ pivot
-        + second[..., :3, 3]
-    )
+    point = (both[..., :3, :3] @ pivot + both[..., :3, 3]).mean(0)
     return rigid_transform(rotation, point - rotation @ pivot)

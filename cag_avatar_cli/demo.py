@@ -13,6 +13,7 @@ from cag_avatar_training.config import TrainConfig
 from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.evaluation import evaluate
 from cag_avatar_training.preprocess import preprocess
+from cag_avatar_training.progress import bar
 from cag_avatar_training.report import write_report
 from cag_avatar_training.synthetic import SynthesisConfig, synthesize
 from cag_avatar_training.trainer import train
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from cag_avatar.avatar.file import load_avatar
 from cag_avatar.files import replacing
-from cag_avatar_cli.options import OutputPath, bar
+from cag_avatar_cli.options import OutputPath
 from cag_avatar_node.live import LiveConfig, run_live
 
 #: Live seconds when nobody watches (CI).

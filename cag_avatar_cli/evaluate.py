@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from cag_avatar_training.dataset import Dataset, Split
 from cag_avatar_training.evaluation import evaluate
+from cag_avatar_training.progress import bar
 
 from cag_avatar.avatar.file import load_avatar
-from cag_avatar_cli.options import Backend, OutputPath, PathArgument, bar
+from cag_avatar_cli.options import Backend, OutputPath, PathArgument
 
 
 def command(

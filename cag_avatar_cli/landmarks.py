@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cag_avatar_training.progress import bar
+
 from cag_avatar.head_models import head_model_path, load_head_model
 from cag_avatar.tracking.landmark_tying import TyingConfig, tie_landmarks
-from cag_avatar_cli.options import OutputPath, bar
+from cag_avatar_cli.options import OutputPath
 
 _DEFAULT: Path = head_model_path("anny").with_name("anny_landmarks.json")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cag_avatar_training.progress import bar
 from cag_avatar_training.reenactment import reenact
 
 from cag_avatar.avatar.animator import Animator
-from cag_avatar_cli.options import Backend, OutputPath, PathArgument, bar
+from cag_avatar_cli.options import Backend, OutputPath, PathArgument
 
 
 def command(

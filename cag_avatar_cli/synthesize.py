@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from cag_avatar_training.progress import bar
 from cag_avatar_training.synthetic import SynthesisConfig, synthesize
 
-from cag_avatar_cli.options import PathArgument, bar
+from cag_avatar_cli.options import PathArgument
 
 
 def command(

@@ -139,11 +139,11 @@ class TrainConfig:
     initial_colors: bool = True
     """Start from the colours that the camera saw; off starts from mid-grey, as the paper."""
     attention_every: int = 4
-    """Attention weights are computed, and W_Q and W_K trained, every so many iterations. They do
-    not depend on the frame, and computing them is a fifth of the network's time."""
-    backward_fraction: float = 0.5
-    """Share of the Gaussians on which the network's backward pass runs, drawn by the size of their
-    gradients; 1 is exact. Not used where the network runs in bfloat16."""
+    """Attention weights are computed, and W_Q and W_K trained, every so many iterations: they do
+    not depend on the frame and change slowly."""
+    gradient_fraction: float = 0.25
+    """Share of the Gaussians from which fusion and network learn in an iteration, drawn by the size
+    of their gradients; 1 is exact."""
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     """Refinement of the training frames."""
     backend: Backend = "auto"
@@ -152,7 +152,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raise InputError on a value out of range."""
         _check("iterations", self.iterations, 1, 10_000_000)
-        _check("backward_fraction", self.backward_fraction, 0.01, 1)
+        _check("gradient_fraction", self.gradient_fraction, 0.01, 1)
         _check("attention_every", self.attention_every, 1, 1000)
         _check("seed", self.seed, 0, 2**31 - 1)
         split_frames(1000, self.split)

@@ -58,6 +58,8 @@ NUM_LANDMARKS = 478
 Split = Literal["last", "blocks"]
 
 _FOLDERS = ("images", "alpha", "mouth")
+#: Decoded images that are kept in memory, at most.
+_CACHE_BYTES = 2 << 30
 _REMAKE = "make the dataset again with 'cag-avatar preprocess'"
 
 
@@ -132,7 +134,9 @@ def split_frames(frames: int, split: Split) -> tuple[list[int], list[int]]:
 
 
 class Dataset:
-    """A dataset that has been checked; made by :meth:`open`. Images are read on demand and kept.
+    """A dataset that has been checked; made by :meth:`open`.
+
+    Images are read on demand, and up to 2 GiB of them kept.
 
     Args:
         path: the folder.
@@ -145,6 +149,7 @@ class Dataset:
         self.info = info
         self.tracking = tracking
         self._cache: dict[tuple[int, int], _FrameArrays] = {}
+        self._cached_bytes = 0
 
     @classmethod
     def open(cls, path: Path | str) -> Dataset:
@@ -181,7 +186,8 @@ class Dataset:
         camera = self.info.camera
         height = camera.height if size is None else size
         key = (index, height)
-        if key not in self._cache:
+        arrays = self._cache.get(key)
+        if arrays is None:
             image, alpha, mouth = (self._read(folder, index) for folder in _FOLDERS)
             if height != camera.height:
                 target = (round(camera.width * height / camera.height), height)
@@ -189,8 +195,12 @@ class Dataset:
                     np.asarray(cv2.resize(plane, target, interpolation=cv2.INTER_AREA), np.uint8)
                     for plane in (image, alpha, mouth)
                 )
-            self._cache[key] = _FrameArrays(image, alpha, mouth)
-        arrays = self._cache[key]
+            arrays = _FrameArrays(image, alpha, mouth)
+            # Frames come in random order, so when the room is used up, keeping those that are there
+            # is as good as replacing them.
+            if self._cached_bytes + arrays.nbytes <= _CACHE_BYTES:
+                self._cache[key] = arrays
+                self._cached_bytes += arrays.nbytes
         width = arrays.alpha.shape[1]
         return Frame(arrays, camera if size is None else camera.resized(width, height), device)
 
@@ -216,6 +226,10 @@ class _FrameArrays:
     image: NDArray[np.uint8]
     alpha: NDArray[np.uint8]
     mouth: NDArray[np.uint8]
+
+    @property
+    def nbytes(self) -> int:
+        return self.image.nbytes + self.alpha.nbytes + self.mouth.nbytes
 
 
 class Frame:

@@ -14,16 +14,9 @@ import cv2
 import numpy as np
 from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, Tracking
 from cag_avatar_training.matting import MatteConfig, estimate_foreground, matte_clip, mouth_mask
+from cag_avatar_training.progress import progress_bars
 from cag_avatar_training.video import VideoInfo, probe_video, read_frames
 from numpy.typing import NDArray
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 import cag_avatar
 from cag_avatar.camera import PinholeCamera
@@ -86,10 +79,7 @@ class _Stages:
     """Progress bars, one a stage, and the seconds each took."""
 
     def __init__(self, show: bool) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), disable=not show,
-        )  # fmt: skip
+        self._progress = progress_bars(show)
         self.seconds: dict[str, float] = {}
 
     @contextmanager

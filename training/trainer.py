@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +22,16 @@ from cag_avatar_training.checkpoint import (
 from cag_avatar_training.config import TrainConfig
 from cag_avatar_training.dataset import Dataset, Frame
 from cag_avatar_training.device import device_of
+from cag_avatar_training.gradient_sampling import sample_rows
 from cag_avatar_training.initialization import initialize_colors
 from cag_avatar_training.losses import photometric_loss
 from cag_avatar_training.motion import Motion
 from cag_avatar_training.perceptual import load_perceptual
+from cag_avatar_training.progress import progress_bars
 from cag_avatar_training.refinement import (
     corrected_motion,
     correction_size,
     refine_frames,
-)
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from torch import Tensor
 
@@ -46,7 +40,6 @@ from cag_avatar.avatar.inference import PreparedAvatar
 from cag_avatar.avatar.model import Avatar
 from cag_avatar.avatar.precision import fastest_dtype
 from cag_avatar.errors import InputError
-from cag_avatar.fusion.sampled_backward import sampled_network
 from cag_avatar.gaussians.attributes import Gaussians
 from cag_avatar.head_models import load_head_model
 from cag_avatar.rendering.rasterizer import get_rasterizer
@@ -127,6 +120,7 @@ class Trainer:
             else None
         )
         self._static: Tensor | None = None
+        self._vertices: dict[int, Tensor] = {}
         self._order: tuple[int, list[int]] = (-1, [])
 
     def _make_optimizer(self) -> torch.optim.Adam:
@@ -159,36 +153,50 @@ class Trainer:
             self._order = (epoch, [self.frames[i] for i in order])
         return self._order[1][position]
 
-    def gaussians(self, index: int) -> Gaussians:
-        """The Gaussians of a frame, with gradients for the parameters."""
+    def gaussians(self, index: int, raw: Tensor) -> Gaussians:
+        """The Gaussians of a frame from the network's outputs [N, 12], with gradients for them and
+        for the attributes."""
         code, head_pose, torso_pose = self.motion.frame(index)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            static = self._attention()
-            if self.autocast:
-                raw = self.avatar.raw_offsets(code, head_pose, torso_pose, static)
+        vertices = self._posed_vertices(index)
+        return self.avatar.gaussians(code, head_pose, torso_pose, raw=raw, vertices=vertices)
+
+    def raw_offsets(self, index: int, rows: Tensor | None = None) -> Tensor:
+        """Outputs of the network for a frame: of all Gaussians without gradients, [N, 12], or of
+        some ``rows`` [R] with gradients for fusion and network, [R, 12]."""
+        avatar = self.avatar
+        tokens = avatar.tokens(*self.motion.frame(index))
+        with (
+            torch.set_grad_enabled(rows is not None),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast),
+        ):
+            if rows is None:
+                context = avatar.fusion.context(self._attention(), tokens)
+                return avatar.network(avatar.encoding, context).float()
+            encoding = avatar.encoding[rows]
+            if self._attention_is_due():
+                attention = avatar.fusion.static(encoding)
             else:
-                raw = sampled_network(
-                    self.avatar.network,
-                    self.avatar.encoding,
-                    self.avatar.context(code, head_pose, torso_pose, static),
-                    self.config.backward_fraction,
-                    self.iteration,
-                )
-        return self.avatar.gaussians(code, head_pose, torso_pose, raw=raw)
+                attention = avatar.fusion.rows(self._static, rows)
+            return avatar.network(encoding, avatar.fusion.context(attention, tokens)).float()
+
+    def _posed_vertices(self, index: int) -> Tensor:
+        """The mesh of a frame; it moves only when poses and codes are refined."""
+        if index not in self._vertices:
+            with torch.no_grad():
+                self._vertices[index] = self.avatar.posed_vertices(*self.motion.frame(index))
+        return self._vertices[index]
+
+    def _attention_is_due(self) -> bool:
+        return self.iteration % self.config.attention_every == 0
 
     def _attention(self) -> Tensor | None:
-        """What the fusion knows of the positions.
+        """What the fusion knows of the positions, without gradients.
 
-        It does not depend on the frame and changes slowly, so it is computed, with gradients, only
-        every few iterations, and kept in between.
+        It does not depend on the frame and changes slowly, so it is computed only every few
+        iterations, and kept in between.
         """
-        period = self.config.attention_every
-        if self.iteration % period == 0:
-            static = self.avatar.fusion.static(self.avatar.encoding)
-            self._static = None if static is None else static.detach()
-            return static
-        if self._static is None:
-            return self.avatar.fusion.static(self.avatar.encoding)
+        if self._static is None or self._attention_is_due():
+            self._static = self.avatar.fusion.static(self.avatar.encoding)
         return self._static
 
     def step(self) -> float:
@@ -200,7 +208,8 @@ class Trainer:
         index = self.frame_at(self.iteration)
         frame = self.dataset.frame(index, config.size_at(self.iteration), self.device)
         target = frame.target(self.background)
-        g = self.gaussians(index)
+        raw = self.raw_offsets(index).requires_grad_(True)
+        g = self.gaussians(index, raw)
         image = self.rasterizer.render(
             g.means, g.quaternions, g.scales, g.opacities, g.colors, self.view, frame.camera,
             self.background,
@@ -211,6 +220,10 @@ class Trainer:
         loss = loss + self._perceptual_loss(image, target, frame)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        assert raw.grad is not None
+        rows, gradient = sample_rows(raw.grad, config.gradient_fraction, self.iteration)
+        if len(rows):
+            self.raw_offsets(index, rows).backward(gradient)
         self.optimizer.step()
         self.iteration += 1
         return float(loss.detach())
@@ -236,9 +249,11 @@ class Trainer:
         distance = self.perceptual(image[window], features)
         return loss.perceptual_weight * loss.perceptual_every * distance
 
-    def refine(self, progress: _Bar | None = None) -> None:
-        """Refine the motion of the training frames against the avatar as it is now."""
-        bar = progress or _Bar(None, 0)
+    def refine(self, advance: Callable[[], None] | None = None) -> None:
+        """Refine the motion of the training frames against the avatar as it is now.
+
+        ``advance`` is called after every frame.
+        """
         self.corrections = refine_frames(
             PreparedAvatar(self.avatar),
             self.dataset,
@@ -249,12 +264,13 @@ class Trainer:
             self.config.loss,
             self.background,
             self.rasterizer,
-            bar.advance,
+            advance,
         )
         self._apply_corrections()
 
     def _apply_corrections(self) -> None:
         self.motion = corrected_motion(self.tracked, self.corrections, self.avatar.neck_pivot)
+        self._vertices.clear()
 
     @property
     def fingerprint(self) -> str:
@@ -322,20 +338,21 @@ class Trainer:
         config = self.config
         due = set(config.refinements())
         last_saved = time.monotonic()
-        with _bars(show_progress) as bars:
-            bar = _Bar.add(bars, "training", config.iterations, self.iteration)
+        with progress_bars(show_progress) as bars:
+            task = bars.add_task("training", total=config.iterations, completed=self.iteration)
             try:
                 while self.iteration < config.iterations:
                     start = time.perf_counter()
                     if self.iteration in due and self.iteration > 0:
-                        self.refine(_Bar.add(bars, "refining poses", len(self.frames)))
+                        refining = bars.add_task("refining", total=len(self.frames))
+                        self.refine(partial(bars.advance, refining))
                     due.discard(self.iteration)
                     middle = time.perf_counter()
                     loss = self.step()
                     end = time.perf_counter()
                     self.train_seconds += end - middle
                     self.seconds += end - start
-                    bar.advance(f"training  loss {loss:.4f}")
+                    bars.update(task, advance=1, description=f"training  loss {loss:.4f}")
                     if time.monotonic() - last_saved > _CHECKPOINT_PERIOD:
                         self.save()
                         last_saved = time.monotonic()
@@ -375,40 +392,6 @@ class Trainer:
             "network_dtype": "bfloat16" if self.autocast else "float32",
             "config": dict(self.config.to_dict()),
         }
-
-
-@contextmanager
-def _bars(show: bool) -> Iterator[Progress | None]:
-    if not show:
-        yield None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        yield progress
-
-
-class _Bar:
-    """One progress bar, or nothing when progress is not shown."""
-
-    def __init__(self, progress: Progress | None, task: int) -> None:
-        self._progress = progress
-        self._task = task
-
-    @classmethod
-    def add(cls, progress: Progress | None, name: str, total: int, done: int = 0) -> _Bar:
-        if progress is None:
-            return cls(None, 0)
-        return cls(progress, progress.add_task(name, total=total, completed=done))
-
-    def advance(self, description: str | None = None) -> None:
-        if self._progress is not None:
-            self._progress.update(self._task, advance=1, description=description)  # type: ignore[arg-type]
 
 
 def train(

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cag_avatar.errors import InputError
+from cag_avatar.errors import InputError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 __all__ = ["VideoInfo", "probe_video", "read_frames"]
 
+_log = logging.getLogger(__name__)
 _DEFAULT_FPS = 30.0
 
 
@@ -24,40 +32,74 @@ class VideoInfo:
 
     path: Path
     width: int
-    """Pixels."""
+    """Pixels, as shown: after the rotation that the file asks for."""
     height: int
-    """Pixels."""
+    """Pixels, as shown."""
     fps: float
     """Frames per second."""
     frames: int
-    """Number of frames, as announced: the file may hold fewer."""
+    """Number of frames, as announced: the file may hold fewer; 0 if it does not say."""
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
+def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("av", "reading videos", "training") from error
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    capture = cv2.VideoCapture(str(path))
     try:
-        if not capture.isOpened():
-            raise InputError(f"{path}: not a video that OpenCV can read; convert it to H.264 MP4")
-        yield capture
-    finally:
-        capture.release()
+        container = av.open(str(path))
+    except av.FFmpegError as error:
+        raise InputError(
+            f"{path}: not a video that FFmpeg can read; convert it to H.264 MP4"
+        ) from error
+    with container:
+        if not container.streams.video:
+            raise InputError(f"{path}: holds no pictures; give a video with a face in it")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def _decoded(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Frames up to the first that is damaged, which is logged."""
+    import av
+
+    frames = container.decode(stream)
+    for index in itertools.count():
+        try:
+            frame = next(frames)
+        except (StopIteration, EOFError):
+            return
+        except av.InvalidDataError:
+            _log.warning("%s: damaged after frame %d; the rest is not read", path, index - 1)
+            return
+        yield frame
+
+
+def _upright(frame: VideoFrame) -> NDArray[np.uint8]:
+    """RGB as shown: phones write the sensor's picture and the turn that it needs."""
+    image = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)).astype(np.uint8, copy=False)
 
 
 def probe_video(path: Path | str) -> VideoInfo:
     """Size, rate and length of a video. Raises InputError if it is not a video with pictures."""
     path = Path(path)
-    with _opened(path) as capture:
-        found, image = capture.read()
-        if not found:
+    with _opened(path) as (container, stream):
+        first = next(_decoded(path, container, stream), None)
+        if first is None:
             raise InputError(f"{path}: holds no pictures; give a video with a face in it")
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        height, width = image.shape[:2]
-    usable = np.isfinite(fps) and 1.0 <= fps <= 1000.0
-    return VideoInfo(path, width, height, float(fps) if usable else _DEFAULT_FPS, max(frames, 0))
+        rate = float(stream.average_rate or 0)
+        fps = rate if 1 <= rate <= 1000 else _DEFAULT_FPS
+        frames = stream.frames
+        if frames == 0 and container.duration is not None:
+            frames = round(container.duration * 1e-6 * fps)
+        height, width = _upright(first).shape[:2]
+    return VideoInfo(path, width, height, fps, frames)
 
 
 def read_frames(info: VideoInfo) -> Iterator[NDArray[np.uint8]]:
@@ -66,75 +108,13 @@ def read_frames(info: VideoInfo) -> Iterator[NDArray[np.uint8]]:
     Raises:
         InputError: the frame size changes within the file.
     """
-    _check_coded_sizes(info)
-    with _opened(info.path) as capture:
-        index = 0
-        while True:
-            found, image = capture.read()
-            if not found:
-                return
-            if image.shape[:2] != (info.height, info.width):
-                raise _size_changed(info.path, index, image.shape[1::-1], (info.width, info.height))
-            yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[misc]
-            index += 1
-
-
-def _size_changed(
-    path: Path, index: int, size: tuple[int, ...], first: tuple[int, ...]
-) -> InputError:
-    return InputError(
-        f"{path}: frame {index} is {size[0]} x {size[1]}, the first was {first[0]} x {first[1]}; "
-        "re-encode the video at one size"
-    )
-
-
-def _check_coded_sizes(info: VideoInfo) -> None:
-    """Raise InputError where a coded frame has another size than the first.
-
-    OpenCV stretches every frame to the first one's size without a word, so a change is looked for
-    in the coded frames, of the codecs that write the size into them: Motion JPEG and VP8.
-    """
-    raw = [cv2.CAP_PROP_FORMAT, -1]  # packets as they are in the file
-    capture = cv2.VideoCapture(str(info.path), cv2.CAP_FFMPEG, raw)
-    try:
-        code = int(capture.get(cv2.CAP_PROP_FOURCC)) if capture.isOpened() else 0
-        size_of = _SIZE_OF.get(code)
-        first, index = None, 0
-        while size_of is not None:
-            found, packet = capture.read()
-            if not found:
-                return
-            size = size_of(packet.tobytes())
-            first = first or size
-            if size is not None and size != first:
-                assert first is not None
-                raise _size_changed(info.path, index, size, first)
-            index += 1
-    finally:
-        capture.release()
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in the start-of-frame segment (ITU T.81, B.2.2)."""
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = data[at + 5 : at + 7], data[at + 7 : at + 9]
-            return int.from_bytes(width, "big"), int.from_bytes(height, "big")
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
-
-
-def _vp8_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in a key frame's header (RFC 6386, 9.1); other frames have none."""
-    if len(data) < 10 or data[0] & 1 or data[3:6] != b"\x9d\x01\x2a":
-        return None
-    width, height = (int.from_bytes(data[k : k + 2], "little") & 0x3FFF for k in (6, 8))
-    return width, height
-
-
-_SIZE_OF: dict[int, Callable[[bytes], tuple[int, int] | None]] = {
-    cv2.VideoWriter.fourcc(*"MJPG"): _jpeg_size,
-    cv2.VideoWriter.fourcc(*"VP80"): _vp8_size,
-}
+    with _opened(info.path) as (container, stream):
+        for index, frame in enumerate(_decoded(info.path, container, stream)):
+            image = _upright(frame)
+            height, width = image.shape[:2]
+            if (width, height) != (info.width, info.height):
+                raise InputError(
+                    f"{info.path}: frame {index} is {width} x {height}, the first was "
+                    f"{info.width} x {info.height}; re-encode the video at one size"
+                )
+            yield image

@@ -10,7 +10,6 @@ from torch import Tensor
 from cag_avatar.avatar.model import Avatar, compose
 from cag_avatar.avatar.precision import fastest_dtype
 from cag_avatar.fusion.offsets import bounded_offsets
-from cag_avatar.fusion.tokens import driving_tokens
 from cag_avatar.gaussians.attributes import Gaussians
 
 __all__ = ["PreparedAvatar"]
@@ -42,7 +41,7 @@ class PreparedAvatar:
     def raw_offsets(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> Tensor:
         """As Avatar.raw_offsets, from what was kept."""
         own = self.avatar
-        tokens = driving_tokens(code, head_pose, torso_pose, own.config.neck_tokens)
+        tokens = own.tokens(code, head_pose, torso_pose)
         context = own.fusion.context(self._fusion_static, tokens)
         return self._network.from_static(self._first_static, context.to(self.dtype)).float()
 
@@ -54,7 +53,7 @@ class PreparedAvatar:
         return compose(
             own.binding,
             own.posed_vertices(code, head_pose, torso_pose),
-            bounded_offsets(raw, own.bounds),
+            bounded_offsets(raw, own.offset_limits),
             own.attributes.rotation,
             own.attributes.log_scale,
             self._opacity,

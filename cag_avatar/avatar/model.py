@@ -12,7 +12,7 @@ from cag_avatar.avatar.record import CaptureRecord
 from cag_avatar.errors import InputError
 from cag_avatar.fusion.encoding import encode_positions, encoded_size
 from cag_avatar.fusion.factory import make_fusion
-from cag_avatar.fusion.offsets import OffsetBounds, OffsetNetwork, Offsets, bounded_offsets
+from cag_avatar.fusion.offsets import OffsetNetwork, Offsets, bounded_offsets, offset_limits
 from cag_avatar.fusion.tokens import driving_tokens, token_names
 from cag_avatar.gaussians.attributes import GaussianAttributes, Gaussians
 from cag_avatar.gaussians.carry import carry
@@ -108,10 +108,13 @@ class Avatar(nn.Module):
         self.network = OffsetNetwork(encoding, self.fusion.context_size, config.width, config.depth)
         embedded = encode_positions(self.binding.rest_points, config.octaves, config.position_scale)
         self.register_buffer("encoding", embedded, persistent=False)
-        limits = torch.tensor(
+        reach = torch.tensor(
             [config.max_region_offset.get(name, config.max_offset) for name in REGIONS]
         )
-        self.register_buffer("max_offset", limits[samples.region][:, None], persistent=False)
+        limits = offset_limits(
+            reach[samples.region], config.max_rotation, config.max_log_scale, config.max_color
+        )
+        self.register_buffer("offset_limits", limits, persistent=False)
 
     rest: Tensor
     faces: Tensor
@@ -129,7 +132,7 @@ class Avatar(nn.Module):
     sample_uv: Tensor
     sample_region: Tensor
     encoding: Tensor
-    max_offset: Tensor
+    offset_limits: Tensor
 
     @property
     def num_gaussians(self) -> int:
@@ -148,17 +151,13 @@ class Avatar(nn.Module):
             **{name: getattr(self, name) for name in (*_HEAD_TENSORS, *_HEAD_REGIONS)},
         )
 
-    @property
-    def bounds(self) -> OffsetBounds:
-        """Bounds of the offsets."""
-        config = self.config
-        return OffsetBounds(
-            self.max_offset, config.max_rotation, config.max_log_scale, config.max_color
-        )
-
     def posed_vertices(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> Tensor:
         """The mesh in camera space, [V, 3]; arguments as for gaussians()."""
         return self.head.posed_vertices(self.rest, code[None], head_pose[None], torso_pose[None])[0]
+
+    def tokens(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> Tensor:
+        """Expression tokens [T] of a frame; arguments as for gaussians()."""
+        return driving_tokens(code, head_pose, torso_pose, self.config.neck_tokens)
 
     def context(
         self,
@@ -171,7 +170,7 @@ class Avatar(nn.Module):
 
         ``static`` is an earlier result of ``fusion.static(encoding)`` to use; None computes it.
         """
-        tokens = driving_tokens(code, head_pose, torso_pose, self.config.neck_tokens)
+        tokens = self.tokens(code, head_pose, torso_pose)
         if static is None:
             static = self.fusion.static(self.encoding)
         return self.fusion.context(static, tokens)
@@ -197,10 +196,18 @@ class Avatar(nn.Module):
             return color
         directions = points @ head_pose[:3, :3].to(points.dtype)
         basis = spherical_harmonics_basis(self.config.sh_degree, directions)
-        return color + (basis[:, 1:, None] * self.attributes.color_rest).sum(1)
+        # One product after the other: summing over a middle axis is several times slower.
+        for index, coefficient in enumerate(self.attributes.color_rest.unbind(1), start=1):
+            color = torch.addcmul(color, basis[:, index, None], coefficient)
+        return color
 
     def gaussians(
-        self, code: Tensor, head_pose: Tensor, torso_pose: Tensor, raw: Tensor | None = None
+        self,
+        code: Tensor,
+        head_pose: Tensor,
+        torso_pose: Tensor,
+        raw: Tensor | None = None,
+        vertices: Tensor | None = None,
     ) -> Gaussians:
         """The Gaussians of one frame; differentiable in all arguments and parameters.
 
@@ -209,15 +216,17 @@ class Avatar(nn.Module):
             head_pose: canonical to camera space, [4, 4].
             torso_pose: canonical to camera space, [4, 4].
             raw: outputs of raw_offsets() to use instead of running the network, [N, 12].
+            vertices: result of posed_vertices() to use instead of posing the mesh, [V, 3].
         """
-        vertices = self.posed_vertices(code, head_pose, torso_pose)
+        if vertices is None:
+            vertices = self.posed_vertices(code, head_pose, torso_pose)
         if raw is None:
             raw = self.raw_offsets(code, head_pose, torso_pose)
         attributes = self.attributes
         return compose(
             self.binding,
             vertices,
-            bounded_offsets(raw, self.bounds),
+            bounded_offsets(raw, self.offset_limits),
             attributes.rotation,
             attributes.log_scale,
             attributes.opacity_logit.sigmoid(),

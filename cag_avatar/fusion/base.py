@@ -31,3 +31,7 @@ class Fusion(nn.Module, ABC):
         """Context vectors [N, C] of encoded positions [N, D] and tokens [T]."""
         context = self.context(self.static(encoding), tokens)
         return context.expand(encoding.shape[0], self.context_size)
+
+    def rows(self, static: Tensor | None, rows: Tensor) -> Tensor | None:
+        """The part of :meth:`static`'s result that belongs to some Gaussians, ``rows`` [R]."""
+        return None if static is None else static[:, rows]

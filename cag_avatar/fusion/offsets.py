@@ -7,24 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OffsetBounds", "OffsetNetwork", "Offsets", "bounded_offsets"]
+__all__ = ["OffsetNetwork", "Offsets", "bounded_offsets", "offset_limits"]
 
 #: Raw outputs per Gaussian: position, rotation, log-scale, colour.
 _OUTPUTS = 12
-
-
-@dataclass(frozen=True)
-class OffsetBounds:
-    """Largest offsets, reached when the network's tanh saturates."""
-
-    position: Tensor
-    """Along each axis, metres, [N, 1]."""
-    rotation: float
-    """Each imaginary part of the quaternion, before it is normalised (its real part is 1)."""
-    log_scale: float
-    """Each axis, natural logarithm."""
-    color: float
-    """Each RGB channel; 0 leaves colours alone."""
 
 
 @dataclass(frozen=True)
@@ -34,25 +20,33 @@ class Offsets:
     position: Tensor
     """Metres, [N, 3]."""
     rotation: Tensor
-    """Quaternions wxyz, not normalised, [N, 4]."""
+    """Imaginary parts of quaternions whose real part is 1, [N, 3]."""
     log_scale: Tensor
     """[N, 3]."""
     color: Tensor
     """Added to RGB, [N, 3]."""
 
 
-def bounded_offsets(raw: Tensor, bounds: OffsetBounds) -> Offsets:
-    """Squash raw outputs [N, 12] into their bounds with tanh.
+def offset_limits(position: Tensor, rotation: float, log_scale: float, color: float) -> Tensor:
+    """Largest offsets, reached where the network's tanh saturates: [N, 12].
+
+    Args:
+        position: along each axis, metres, [N].
+        rotation: each imaginary part of the quaternion, before it is normalised.
+        log_scale: each axis, natural logarithm.
+        color: each RGB channel; 0 leaves colours alone.
+    """
+    others = position.new_tensor([rotation, log_scale, color]).repeat_interleave(3)
+    return torch.cat([position[:, None].expand(-1, 3), others.expand(len(position), -1)], 1)
+
+
+def bounded_offsets(raw: Tensor, limits: Tensor) -> Offsets:
+    """Squash raw outputs [N, 12] into +- ``limits`` [N, 12] with tanh.
 
     Unbounded offsets are why codes outside the training range make avatars explode.
     """
-    squashed = torch.tanh(raw if raw.dtype == torch.float64 else raw.float())
-    return Offsets(
-        position=squashed[:, 0:3] * bounds.position,
-        rotation=torch.nn.functional.pad(squashed[:, 3:6] * bounds.rotation, (1, 0), value=1.0),
-        log_scale=squashed[:, 6:9] * bounds.log_scale,
-        color=squashed[:, 9:12] * bounds.color,
-    )
+    squashed = torch.tanh(raw if raw.dtype == torch.float64 else raw.float()) * limits
+    return Offsets(*squashed.split(3, dim=1))
 
 
 class OffsetNetwork(nn.Module):

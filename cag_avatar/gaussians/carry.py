@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cag_avatar.gaussians.surface import SurfaceBinding
 from cag_avatar.geometry import quaternion_multiply
+from cag_avatar.parallel import kernel_launch, thread_count
 
 __all__ = ["Carried", "carry", "carry_plain"]
 
@@ -40,7 +41,7 @@ def carry(
         binding: Gaussians to triangles.
         vertices: posed, [V, 3].
         position: offsets, metres, [N, 3].
-        turn: rotation offsets, quaternions wxyz, not normalised, [N, 4].
+        turn: rotation offsets: imaginary parts of quaternions whose real part is 1, [N, 3].
         rotation: rest orientations, quaternions wxyz, not normalised, [N, 4].
     """
     if vertices.device.type == "cpu" and vertices.dtype == torch.float32:
@@ -54,7 +55,8 @@ def carry_plain(
     """As :func:`carry`, in plain torch on any device and dtype."""
     points = binding.points(vertices)
     matrices, quaternions = binding.rotations(vertices)
-    local = nn.functional.normalize(quaternion_multiply(turn, rotation), dim=-1)
+    turned = quaternion_multiply(nn.functional.pad(turn, (1, 0), value=1.0), rotation)
+    local = nn.functional.normalize(turned, dim=-1)
     return Carried(
         means=points + (matrices @ position[..., None])[..., 0],
         quaternions=quaternion_multiply(quaternions, local),
@@ -80,14 +82,21 @@ class _Carry(torch.autograd.Function):
         posed, offset, turned, rest = (
             t.detach().contiguous().numpy() for t in (vertices, position, turn, rotation)
         )
-        frames, lengths, quaternions = carry_kernels.pose_frames(posed, *topology.frame_arguments)
-        means, oriented, points = carry_kernels.carry_forward(
-            posed, offset, turned, rest, frames, quaternions, *topology.gaussian_arguments
-        )
+        with kernel_launch:
+            frames, lengths, quaternions = carry_kernels.pose_frames(
+                posed, *topology.frame_arguments
+            )
+            means, oriented, points = carry_kernels.carry_forward(
+                thread_count(), posed, offset, turned, rest, frames, quaternions,
+                *topology.gaussian_arguments,
+            )  # fmt: skip
         ctx.binding = binding
         ctx.save_for_backward(vertices, position, turn, rotation)
         ctx.frames = (frames, lengths, quaternions)
-        return torch.from_numpy(means), torch.from_numpy(oriented), torch.from_numpy(points)
+        result = torch.from_numpy(means), torch.from_numpy(oriented), torch.from_numpy(points)
+        if not ctx.needs_input_grad[1]:
+            ctx.mark_non_differentiable(result[2])
+        return result
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -103,17 +112,22 @@ class _Carry(torch.autograd.Function):
         posed, offset, turned, rest = (
             t.detach().contiguous().numpy() for t in (vertices, position, turn, rotation)
         )
-        d_vertices, torque, d_offset, d_turn, d_rest = carry_kernels.carry_backward(
-            g_means, g_quaternions, g_points, len(posed), offset, turned, rest, frames,
-            quaternions, *topology.gaussian_arguments,
-        )  # fmt: skip
+        with kernel_launch:
+            d_offset, d_turn, d_rest, torque = carry_kernels.carry_backward(
+                thread_count(), g_means, g_quaternions, offset, turned, rest, frames,
+                quaternions, topology.triangle,
+            )  # fmt: skip
+        d_vertices = None
         if ctx.needs_input_grad[1]:
-            carry_kernels.frames_backward(
-                torque, posed, frames, lengths, d_vertices, *topology.frame_arguments
-            )
+            d_vertices = torch.from_numpy(
+                carry_kernels.vertices_backward(
+                    g_means, g_points, torque, posed, frames, lengths,
+                    *topology.frame_arguments[:3], *topology.gaussian_arguments,
+                )
+            )  # fmt: skip
         return (
             None,
-            torch.from_numpy(d_vertices) if ctx.needs_input_grad[1] else None,
+            d_vertices,
             torch.from_numpy(d_offset),
             torch.from_numpy(d_turn),
             torch.from_numpy(d_rest),

@@ -15,10 +15,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
-__all__ = ["carry_backward", "carry_forward", "frames_backward", "pose_frames"]
+__all__ = ["carry_backward", "carry_forward", "pose_frames", "vertices_backward"]
 
 _FLOOR = 1e-24
 
@@ -136,10 +136,60 @@ def pose_frames(
 
 
 @njit(nogil=True, cache=True)
-def carry_forward(
+def _turned_by_offset(turn: Array, rest: Array, out: Array) -> float:
+    """Unit product of the offset (1, turn) and the rest orientation; returns its length before."""
+    out[0] = rest[0] - turn[0] * rest[1] - turn[1] * rest[2] - turn[2] * rest[3]
+    out[1] = rest[1] + turn[0] * rest[0] + turn[1] * rest[3] - turn[2] * rest[2]
+    out[2] = rest[2] + turn[1] * rest[0] + turn[2] * rest[1] - turn[0] * rest[3]
+    out[3] = rest[3] + turn[2] * rest[0] + turn[0] * rest[2] - turn[1] * rest[1]
+    norm = max(np.sqrt(out[0] ** 2 + out[1] ** 2 + out[2] ** 2 + out[3] ** 2), 1e-12)
+    for k in range(4):
+        out[k] /= norm
+    return norm
+
+
+@njit(nogil=True, cache=True)
+def _carry_range(
+    start: int,
+    stop: int,
     vertices: Array,
     offset: Array,
-    turned: Array,
+    turn: Array,
+    rest: Array,
+    turns: Array,
+    quaternions: Array,
+    corner: Array,
+    weight: Array,
+    triangle: Array,
+    means: Array,
+    oriented: Array,
+    points: Array,
+) -> None:
+    local, out = np.empty(4), np.empty(4)
+    for i in range(start, stop):
+        m = turns[triangle[i], 1]
+        for k in range(3):
+            point = (
+                weight[i, 0] * vertices[corner[i, 0], k]
+                + weight[i, 1] * vertices[corner[i, 1], k]
+                + weight[i, 2] * vertices[corner[i, 2], k]
+            )
+            points[i, k] = point
+            means[i, k] = (
+                point + m[k, 0] * offset[i, 0] + m[k, 1] * offset[i, 1] + m[k, 2] * offset[i, 2]
+            )
+        _turned_by_offset(turn[i], rest[i], local)
+        _product(quaternions[triangle[i]], local, out)
+        for k in range(4):
+            oriented[i, k] = out[k]
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def carry_forward(
+    threads: int,
+    vertices: Array,
+    offset: Array,
+    turn: Array,
     rest: Array,
     turns: Array,
     quaternions: Array,
@@ -152,78 +202,56 @@ def carry_forward(
     means = np.empty((count, 3), np.float32)
     points = np.empty((count, 3), np.float32)
     oriented = np.empty((count, 4), np.float32)
-    local, out = np.empty(4), np.empty(4)
-    for i in range(count):
-        m = turns[triangle[i], 1]
-        for k in range(3):
-            point = (
-                weight[i, 0] * vertices[corner[i, 0], k]
-                + weight[i, 1] * vertices[corner[i, 1], k]
-                + weight[i, 2] * vertices[corner[i, 2], k]
-            )
-            points[i, k] = point
-            means[i, k] = (
-                point + m[k, 0] * offset[i, 0] + m[k, 1] * offset[i, 1] + m[k, 2] * offset[i, 2]
-            )
-        _product(turned[i], rest[i], local)
-        norm = np.sqrt(local[0] ** 2 + local[1] ** 2 + local[2] ** 2 + local[3] ** 2)
-        for k in range(4):
-            local[k] /= max(norm, 1e-12)
-        _product(quaternions[triangle[i]], local, out)
-        for k in range(4):
-            oriented[i, k] = out[k]
+    for share in prange(threads):
+        _carry_range(
+            share * count // threads, (share + 1) * count // threads, vertices, offset, turn, rest,
+            turns, quaternions, corner, weight, triangle, means, oriented, points,
+        )  # fmt: skip
     return means, oriented, points
 
 
 @njit(nogil=True, cache=True)
-def carry_backward(
+def _carry_range_backward(
+    start: int,
+    stop: int,
     g_means: Array,
     g_quaternions: Array,
-    g_points: Array,
-    num_vertices: int,
     offset: Array,
-    turned: Array,
+    turn: Array,
     rest: Array,
     turns: Array,
     quaternions: Array,
-    corner: Array,
-    weight: Array,
     triangle: Array,
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Gradients of vertices (through the points alone), offset, turned, rest; torques [K, 3]."""
-    count = len(offset)
-    d_vertices = np.zeros((num_vertices, 3), np.float32)
-    torque = np.zeros((len(turns), 3))
-    d_offset = np.empty((count, 3), np.float32)
-    d_turned = np.empty((count, 4), np.float32)
-    d_rest = np.empty((count, 4), np.float32)
+    d_offset: Array,
+    d_turn: Array,
+    d_rest: Array,
+    torque: Array,
+) -> None:
     moved, twist, local, conjugate = np.empty(3), np.empty(3), np.empty(4), np.empty(4)
     g_local, out = np.empty(4), np.empty(4)
-    for i in range(count):
+    for i in range(start, stop):
         f = triangle[i]
         m = turns[f, 1]
         for k in range(3):
-            total = g_means[i, k] + g_points[i, k]
-            for c in range(3):
-                d_vertices[corner[i, c], k] += weight[i, c] * total
             moved[k] = m[k, 0] * offset[i, 0] + m[k, 1] * offset[i, 1] + m[k, 2] * offset[i, 2]
             d_offset[i, k] = (
                 m[0, k] * g_means[i, 0] + m[1, k] * g_means[i, 1] + m[2, k] * g_means[i, 2]
             )
         _cross(moved, g_means[i], twist)
-        for k in range(3):
-            torque[f, k] += twist[k]
-        _product(turned[i], rest[i], local)
-        norm = max(np.sqrt(local[0] ** 2 + local[1] ** 2 + local[2] ** 2 + local[3] ** 2), 1e-12)
-        for k in range(4):
-            local[k] /= norm
+        norm = _turned_by_offset(turn[i], rest[i], local)
         # Final quaternion p = q l: a small rotation w of the surface changes it by (0, w) p / 2.
         q = quaternions[f]
         _product(q, local, out)
         g = g_quaternions[i]
-        torque[f, 0] += 0.5 * (-g[0] * out[1] + g[1] * out[0] - g[2] * out[3] + g[3] * out[2])
-        torque[f, 1] += 0.5 * (-g[0] * out[2] + g[1] * out[3] + g[2] * out[0] - g[3] * out[1])
-        torque[f, 2] += 0.5 * (-g[0] * out[3] - g[1] * out[2] + g[2] * out[1] + g[3] * out[0])
+        torque[i, 0] = twist[0] + 0.5 * (
+            -g[0] * out[1] + g[1] * out[0] - g[2] * out[3] + g[3] * out[2]
+        )
+        torque[i, 1] = twist[1] + 0.5 * (
+            -g[0] * out[2] + g[1] * out[3] + g[2] * out[0] - g[3] * out[1]
+        )
+        torque[i, 2] = twist[2] + 0.5 * (
+            -g[0] * out[3] - g[1] * out[2] + g[2] * out[1] + g[3] * out[0]
+        )
         # Multiplication by a unit quaternion is orthogonal: its transpose is its conjugate.
         conjugate[0], conjugate[1], conjugate[2], conjugate[3] = q[0], -q[1], -q[2], -q[3]
         _product(conjugate, g, g_local)
@@ -235,18 +263,43 @@ def carry_backward(
         r = rest[i]
         conjugate[0], conjugate[1], conjugate[2], conjugate[3] = r[0], -r[1], -r[2], -r[3]
         _product(g_local, conjugate, out)
-        for k in range(4):
-            d_turned[i, k] = out[k]
-        r = turned[i]
-        conjugate[0], conjugate[1], conjugate[2], conjugate[3] = r[0], -r[1], -r[2], -r[3]
+        for k in range(3):
+            d_turn[i, k] = out[k + 1]
+        conjugate[0] = 1.0
+        conjugate[1], conjugate[2], conjugate[3] = -turn[i, 0], -turn[i, 1], -turn[i, 2]
         _product(conjugate, g_local, out)
         for k in range(4):
             d_rest[i, k] = out[k]
-    return d_vertices, torque, d_offset, d_turned, d_rest
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def carry_backward(
+    threads: int,
+    g_means: Array,
+    g_quaternions: Array,
+    offset: Array,
+    turn: Array,
+    rest: Array,
+    turns: Array,
+    quaternions: Array,
+    triangle: Array,
+) -> tuple[Array, Array, Array, Array]:
+    """Gradients of offset, turn and rest, and the torque of each Gaussian on its frame [N, 3]."""
+    count = len(offset)
+    d_offset = np.empty((count, 3), np.float32)
+    d_turn = np.empty((count, 3), np.float32)
+    d_rest = np.empty((count, 4), np.float32)
+    torque = np.empty((count, 3))
+    for share in prange(threads):
+        _carry_range_backward(
+            share * count // threads, (share + 1) * count // threads, g_means, g_quaternions,
+            offset, turn, rest, turns, quaternions, triangle, d_offset, d_turn, d_rest, torque,
+        )  # fmt: skip
+    return d_offset, d_turn, d_rest, torque
 
 
 @njit(nogil=True, cache=True)
-def frames_backward(
+def _frames_backward(
     torque: Array,
     vertices: Array,
     turns: Array,
@@ -255,7 +308,6 @@ def frames_backward(
     faces: Array,
     used: Array,
     tangent_edge: Array,
-    rest_frames: Array,
 ) -> None:
     """Add to ``d_vertices`` [V, 3] what the torques [K, 3] on the frames ask for."""
     d_normals = np.zeros(vertices.shape, np.float64)
@@ -289,3 +341,31 @@ def frames_backward(
         for k in range(3):
             d_vertices[faces[f, 2], k] += c[k]
             d_vertices[faces[f, 0], k] -= c[k]
+
+
+@njit(nogil=True, cache=True)
+def vertices_backward(
+    g_means: Array,
+    g_points: Array,
+    torque: Array,
+    vertices: Array,
+    turns: Array,
+    lengths: Array,
+    faces: Array,
+    used: Array,
+    tangent_edge: Array,
+    corner: Array,
+    weight: Array,
+    triangle: Array,
+) -> Array:
+    """Gradient of the vertices [V, 3], through the surface points and through the frames."""
+    d_vertices = np.zeros(vertices.shape, np.float32)
+    torques = np.zeros((len(used), 3))
+    for i in range(len(torque)):
+        for k in range(3):
+            torques[triangle[i], k] += torque[i, k]
+            total = g_means[i, k] + g_points[i, k]
+            for c in range(3):
+                d_vertices[corner[i, c], k] += weight[i, c] * total
+    _frames_backward(torques, vertices, turns, lengths, d_vertices, faces, used, tangent_edge)
+    return d_vertices

@@ -24,6 +24,11 @@ class BindingArrays(NamedTuple):
     gaussian_arguments: tuple[NDArray[Any], ...]
     """corner, barycentric, used_index."""
 
+    @property
+    def triangle(self) -> NDArray[Any]:
+        """Row of each Gaussian's triangle among the used ones."""
+        return self.gaussian_arguments[2]
+
 
 def _unit(vector: Tensor) -> Tensor:
     """Normalise the last axis; the floor of 1 nm (or 1 nm^2) keeps gradients finite."""

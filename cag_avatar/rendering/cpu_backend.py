@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError, MissingDependencyError
+from cag_avatar.parallel import kernel_launch, thread_count
 from cag_avatar.rendering.projection import frustum_limits
 from cag_avatar.rendering.rasterizer import Rasterizer, RenderOutput
 
@@ -27,9 +27,6 @@ __all__ = ["CpuRasterizer"]
 
 #: Most (Gaussian, tile) pairs that are drawn: their lists and gradients take about 5 GB.
 _MAX_PAIRS = 100_000_000
-
-# numba's workqueue threading layer ends the process if two threads launch at once.
-_launch = threading.Lock()
 
 
 class CpuRasterizer(Rasterizer):
@@ -127,8 +124,8 @@ def _forward(
     alpha = np.empty((height, width), np.float32)
     kept = (tiles if keep else 0, kernels.TILE_PIXELS)
     final, stop = np.empty(kept, np.float32), np.empty(kept, np.float32)
-    with _launch:
-        threads = kernels.thread_count()
+    with kernel_launch:
+        threads = thread_count()
         kernels.project_forward(
             threads, means, quaternions, scales, opacities, colors, view, lens, width, height,
             geometry, boxes, keys,
@@ -176,8 +173,8 @@ def _backward(
     grad_quaternions = np.empty((n, 4), np.float32)
     grad_opacities = np.empty(n, np.float32)
     grad_view_parts = np.zeros((-(-n // kernels.VIEW_CHUNK), 3, 4))
-    with _launch:
-        threads = kernels.thread_count()
+    with kernel_launch:
+        threads = thread_count()
         kernels.blend_backward(
             threads, saved.geometry, colors, background, saved.tile_rows, saved.starts, saved.work,
             saved.pair_gaussian, saved.pair_rows, saved.pair_slot, saved.final, saved.stop,

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numba import njit, prange
 
@@ -47,7 +46,6 @@ __all__ = [
     "project_backward",
     "project_forward",
     "sort_by_depth",
-    "thread_count",
 ]
 
 TILE_WIDTH = 8
@@ -933,10 +931,3 @@ def project_backward(
                 opacities, view, lens, geometry, boxes, keys, slots, pair_gradients, grad_means,
                 grad_quaternions, grad_scales, grad_opacities, grad_colors, grad_view[chunk],
             )  # fmt: skip
-
-
-def thread_count() -> int:
-    """Threads to use: the smaller of numba's and torch's settings."""
-    import torch
-
-    return max(1, min(numba.get_num_threads(), torch.get_num_threads()))

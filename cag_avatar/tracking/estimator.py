@@ -215,15 +215,30 @@ class ExpressionEstimator:
             return
         if self._pending is not None:
             if self._pending.done():
-                self._operator = self._pending.result()
-                self._pending, self._state = None, None  # start anew with the operator's shape
-                _LOG.info("operator's shape solved from %d frames", len(self._kept))
+                self._take_operator(self._pending)
             return
         if self._seen % self._config.calibration_stride == 0:
             self._kept.append(face)
         self._seen += 1
         if len(self._kept) >= self._config.calibration_frames and self._size is not None:
             self._pending = self._pool.submit(self._solve_operator, list(self._kept), self._size)
+
+    def _take_operator(self, solved: Future[_Operator]) -> None:
+        self._pending = None
+        error = solved.exception()
+        if error is not None:
+            _LOG.warning(
+                "operator's shape not solved (%s: %s); going on with the present one, and trying "
+                "again with the next %d frames",
+                type(error).__name__,
+                error,
+                self._config.calibration_frames * self._config.calibration_stride,
+            )
+            self._kept, self._seen = [], 0
+            return
+        self._operator = solved.result()
+        self._state = None  # start anew with the operator's shape
+        _LOG.info("operator's shape solved from %d frames", len(self._kept))
 
     @torch.no_grad()
     def _solve_operator(self, faces: list[DetectedFace], size: tuple[int, int]) -> _Operator:

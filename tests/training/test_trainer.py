@@ -10,6 +10,7 @@ from cag_avatar_training.config import (
     RefinementConfig,
     TrainConfig,
 )
+from cag_avatar_training.losses import photometric_loss
 from cag_avatar_training.trainer import Trainer, train
 
 from cag_avatar.avatar.file import load_avatar
@@ -166,3 +167,27 @@ def test_schedule():
 def test_bad_settings_are_named(field, value):
     with pytest.raises(InputError, match=field):
         TrainConfig(**{field: value})
+
+
+def test_learning_from_every_row_is_plain_back_propagation(tiny_dataset):
+    """Two passes, all rows forward and some with gradients, are one pass when all rows count."""
+    loss_of = LossConfig(perceptual_weight=0)
+    trainer = Trainer(tiny_dataset, config(loss=loss_of, gradient_fraction=1.0))
+    plain = Trainer(tiny_dataset, config(loss=loss_of))
+    for parameters in (trainer.avatar.network.last.weight, plain.avatar.network.last.weight):
+        torch.manual_seed(0)
+        torch.nn.init.normal_(parameters, std=0.05)
+    index = plain.frame_at(0)
+    frame = tiny_dataset.frame(index, plain.config.size_at(0))
+    g = plain.avatar.gaussians(*plain.motion.frame(index))
+    image = plain.rasterizer.render(
+        g.means, g.quaternions, g.scales, g.opacities, g.colors, plain.view, frame.camera,
+        plain.background,
+    ).image  # fmt: skip
+    photometric_loss(image, frame.target(plain.background), frame.mouth).backward()
+    trainer.step()
+    for (name, own), other in zip(
+        trainer.avatar.named_parameters(), plain.avatar.parameters(), strict=True
+    ):
+        assert own.grad is not None, name
+        assert (own.grad - other.grad).norm() < 0.01 * other.grad.norm(), name

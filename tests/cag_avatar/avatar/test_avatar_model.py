@@ -61,7 +61,7 @@ def test_offsets_are_bounded_for_codes_far_outside_training(tiny_avatar):
             code, pose, pose, raw=torch.zeros(tiny_avatar.num_gaussians, 12)
         )
         distance = (g.means - free.means).abs().max(1).values
-        assert (distance <= 1.75 * tiny_avatar.max_offset[:, 0] + 1e-5).all()
+        assert (distance <= 1.75 * tiny_avatar.offset_limits[:, 0] + 1e-5).all()
         assert torch.isfinite(g.quaternions).all()
 
 

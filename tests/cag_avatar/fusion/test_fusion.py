@@ -6,7 +6,7 @@ import torch
 from cag_avatar.errors import InputError
 from cag_avatar.fusion.encoding import encode_positions, encoded_size
 from cag_avatar.fusion.factory import make_fusion
-from cag_avatar.fusion.offsets import OffsetBounds, OffsetNetwork, bounded_offsets
+from cag_avatar.fusion.offsets import OffsetNetwork, bounded_offsets, offset_limits
 from cag_avatar.fusion.tokens import driving_tokens, token_names
 from cag_avatar.geometry import rotation_vector_to_matrix
 
@@ -101,18 +101,22 @@ def test_split_first_layer_equals_one_product(encoding):
 
 @pytest.mark.parametrize("size", [1.0, 1e3, 1e30])
 def test_offsets_never_exceed_their_bounds(size):
-    limit = torch.tensor([[0.01], [0.04]])
-    bounds = OffsetBounds(limit, rotation=0.5, log_scale=0.7, color=0.25)
-    offsets = bounded_offsets(size * torch.randn(2, 12), bounds)
-    assert (offsets.position.abs() <= limit).all()
-    assert (offsets.rotation[:, 0] == 1).all()
-    assert (offsets.rotation[:, 1:].abs() <= 0.5).all()
+    limit = torch.tensor([0.01, 0.04])
+    limits = offset_limits(limit, rotation=0.5, log_scale=0.7, color=0.25)
+    offsets = bounded_offsets(size * torch.randn(2, 12), limits)
+    assert (offsets.position.abs() <= limit[:, None]).all()
+    assert (offsets.rotation.abs() <= 0.5).all()
     assert (offsets.log_scale.abs() <= 0.7).all()
     assert (offsets.color.abs() <= 0.25).all()
 
 
+def test_large_outputs_reach_the_limit_of_their_kind():
+    limits = offset_limits(torch.tensor([0.01]), rotation=0.5, log_scale=0.7, color=0.25)
+    offsets = bounded_offsets(torch.full((1, 12), 50.0), limits)
+    for value, limit in zip(vars(offsets).values(), (0.01, 0.5, 0.7, 0.25), strict=True):
+        torch.testing.assert_close(value, torch.full((1, 3), limit))
+
+
 def test_zero_output_changes_nothing():
-    bounds = OffsetBounds(torch.ones(3, 1), 0.5, 0.7, 0.25)
-    offsets = bounded_offsets(torch.zeros(3, 12), bounds)
-    assert offsets.position.abs().max() == 0
-    assert offsets.rotation.tolist() == [[1, 0, 0, 0]] * 3
+    offsets = bounded_offsets(torch.zeros(3, 12), offset_limits(torch.ones(3), 0.5, 0.7, 0.25))
+    assert all(value.abs().max() == 0 for value in vars(offsets).values())

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cag_avatar.errors import InputError
 from cag_avatar.head_models import ARKIT_INDEX
 from cag_avatar.tracking.estimator import EstimatorConfig, ExpressionEstimator, FaceEstimate
+from cag_avatar.tracking.face_landmarker import DetectedFace
 
 FRAMES = 26
 SIZE = (320, 260)
@@ -89,6 +90,30 @@ def test_the_operators_shape_comes_from_the_background(show: Show) -> None:
         assert estimate.is_valid
         again = estimator.estimate(show.images[0], 40_000_000 * 500)
         assert again.confidence > 0.7
+
+
+def test_a_calibration_that_fails_is_tried_again(
+    show: Show, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ExpressionEstimator(QUICK) as estimator:
+        solve = estimator._solve_operator
+        attempts: list[int] = []
+
+        def fail_once(faces: list[DetectedFace], size: tuple[int, int]) -> object:
+            attempts.append(len(faces))
+            if len(attempts) == 1:
+                raise RuntimeError("singular matrix")
+            return solve(faces, size)
+
+        monkeypatch.setattr(estimator, "_solve_operator", fail_once)
+        for t in range(400):
+            assert estimator.estimate(show.images[t % FRAMES], 40_000_000 * t).is_valid
+            if estimator.calibrated:
+                break
+            time.sleep(0.02)
+        assert estimator.calibrated
+    assert attempts == [6, 6]
+    assert "operator's shape not solved (RuntimeError: singular matrix)" in caplog.text
 
 
 def test_no_face_is_not_valid_and_the_next_face_is(show: Show) -> None:
