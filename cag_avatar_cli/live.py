@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from cag_avatar_cli.options import Backend, PathArgument
 from cag_avatar_node.live import LiveConfig, run_live
@@ -14,6 +15,7 @@ def command(
     camera: str | None = None,
     size: int = 512,
     backend: Backend = "auto",
+    head_motion: Literal["relative", "absolute", "none"] = "relative",
     host: str = "127.0.0.1",
     port: int = 8008,
     seconds: float | None = None,
@@ -27,6 +29,8 @@ def command(
         camera: camera that drives it: index or device path.
         size: width and height of the avatar's images.
         backend: rasteriser.
+        head_motion: how the avatar's head follows the operator's: relative to the operator's rest
+            pose, absolute, or none.
         host: address of the page.
         port: port of the page.
         seconds: stop after so long; by default at Ctrl-C.
@@ -34,8 +38,8 @@ def command(
     """
     result = run_live(
         LiveConfig(
-            avatar=avatar, video=video, camera=camera, size=size, backend=backend, host=host,
-            port=port, duration_s=seconds, frame_path=frame,
+            avatar=avatar, video=video, camera=camera, size=size, backend=backend,
+            head_motion=head_motion, host=host, port=port, duration_s=seconds, frame_path=frame,
         )
     )  # fmt: skip
     print(

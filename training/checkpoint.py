@@ -73,15 +73,18 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
             metadata = handle.metadata() or {}
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: no checkpoint, or truncated ({error}); start afresh") from error
+        raise InputError(
+            f"{path}: no checkpoint, or truncated ({error}); start afresh with --no-resume"
+        ) from error
     if metadata.get("format") != "cag_avatar-checkpoint":
-        raise InputError(f"{path}: not a checkpoint; start afresh")
+        raise InputError(f"{path}: not a checkpoint; start afresh with --no-resume")
     if metadata.get("fingerprint") != fingerprint:
         raise InputError(
-            f"{path}: made with other settings or another dataset; repeat those or start afresh"
+            f"{path}: made with other settings or another dataset; repeat those or start afresh "
+            "with --no-resume"
         )
     if not all(torch.isfinite(t).all() for t in tensors.values()):
-        raise InputError(f"{path}: holds NaN or infinity; start afresh")
+        raise InputError(f"{path}: holds NaN or infinity; start afresh with --no-resume")
 
     def group(prefix: str) -> dict[str, Tensor]:
         return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}

@@ -69,6 +69,8 @@ class LearningRates:
     """Log-scales."""
     rotation: float = 1e-3
     """Quaternions."""
+    attribute_epsilon: float = 1e-15
+    """Adam's epsilon for the Gaussians."""
     attribute_decay: float = 1.0
     """Factor by which the Gaussians' rates fall over the training (1 as in the paper)."""
 
@@ -136,6 +138,9 @@ class TrainConfig:
     """Losses."""
     rates: LearningRates = field(default_factory=LearningRates)
     """Learning rates."""
+    max_growth: float = 3.0
+    """How many times its initial size a Gaussian may reach along each axis. What is seen from one
+    side only puts no bound on the depth, and a needle that fits one frame shows in another."""
     initial_colors: bool = True
     """Start from the colours that the camera saw; off starts from mid-grey, as the paper."""
     attention_every: int = 4
@@ -153,6 +158,7 @@ class TrainConfig:
         """Raise InputError on a value out of range."""
         _check("iterations", self.iterations, 1, 10_000_000)
         _check("gradient_fraction", self.gradient_fraction, 0.01, 1)
+        _check("max_growth", self.max_growth, 1, 1e6)
         _check("attention_every", self.attention_every, 1, 1000)
         _check("seed", self.seed, 0, 2**31 - 1)
         split_frames(1000, self.split)

@@ -139,7 +139,9 @@ class Trainer:
         ):
             if parameter.numel():
                 groups.append({"params": [parameter], "lr": rate, "decay": rates.attribute_decay})
-        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-15, fused=True)
+        optimizer = torch.optim.Adam(
+            groups, betas=(0.9, 0.999), eps=rates.attribute_epsilon, fused=True
+        )
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         return optimizer
@@ -225,6 +227,7 @@ class Trainer:
         if len(rows):
             self.raw_offsets(index, rows).backward(gradient)
         self.optimizer.step()
+        self.avatar.attributes.limit_scales(config.max_growth)
         self.iteration += 1
         return float(loss.detach())
 

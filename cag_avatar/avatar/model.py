@@ -101,7 +101,9 @@ class Avatar(nn.Module):
         for name in ("face", "barycentric", "uv", "region"):
             self.register_buffer(f"sample_{name}", getattr(samples, name).clone())
         self.binding = SurfaceBinding(samples, self.faces, self.rest)
-        self.attributes = GaussianAttributes(self.binding.rest_points, config.sh_degree)
+        self.attributes = GaussianAttributes(
+            self.binding.rest_points, self.binding.gaussian_rest_frames, config.sh_degree
+        )
         encoding = encoded_size(config.octaves)
         tokens = len(token_names(self.expression_names, config.neck_tokens))
         self.fusion = make_fusion(config.fusion, encoding, tokens, config.heads, config.head_size)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 
 import torch
 from torch import Tensor, nn
 
 from cag_avatar.gaussians.surface import initial_scale
+from cag_avatar.geometry import matrix_to_quaternion
 from cag_avatar.rendering.spherical_harmonics import num_coefficients
 
 __all__ = ["GaussianAttributes", "Gaussians"]
+
+#: Thickness of a disc at the start, of its radius.
+_THICKNESS = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,21 +37,31 @@ class Gaussians:
 class GaussianAttributes(nn.Module):
     """Learned attributes of the Gaussians at rest: r, s, o, h of the paper.
 
+    Gaussians start as discs that lie on the surface.
+
     Args:
         rest_points: rest positions, metres, [N, 3]; they set the initial size.
+        rest_frames: rotation matrices whose third column is the surface's normal, [N, 3, 3]; they
+            set the initial orientation.
         sh_degree: degree of the spherical harmonics, 0 to 3.
         initial_opacity: opacity before training, in (0, 1).
     """
 
-    def __init__(self, rest_points: Tensor, sh_degree: int, initial_opacity: float = 0.5) -> None:
+    def __init__(
+        self,
+        rest_points: Tensor,
+        rest_frames: Tensor,
+        sh_degree: int,
+        initial_opacity: float = 0.5,
+    ) -> None:
         super().__init__()
         n = len(rest_points)
-        quaternion = torch.zeros(n, 4)
-        quaternion[:, 0] = 1
         logit = torch.logit(torch.tensor(initial_opacity))
-        log_scale = initial_scale(rest_points).log()[:, None].repeat(1, 3)
-        self.rotation = nn.Parameter(quaternion)
-        """Quaternions wxyz in the frame of the rest surface, [N, 4]."""
+        scale = initial_scale(rest_points)[:, None] * rest_points.new_tensor([1, 1, _THICKNESS])
+        self.rotation = nn.Parameter(matrix_to_quaternion(rest_frames))
+        """Quaternions wxyz, canonical axes, [N, 4]."""
+        log_scale = scale.log()
+        self.register_buffer("initial_log_scale", log_scale.clone(), persistent=False)
         self.log_scale = nn.Parameter(log_scale)
         """Logarithms of the scales in metres, [N, 3]."""
         self.opacity_logit = nn.Parameter(torch.full((n,), float(logit)))
@@ -55,3 +70,11 @@ class GaussianAttributes(nn.Module):
         """Spherical harmonics of degree 0 (0 is mid-grey), [N, 1, 3]."""
         self.color_rest = nn.Parameter(torch.zeros(n, num_coefficients(sh_degree) - 1, 3))
         """Spherical harmonics of the higher degrees, [N, K - 1, 3]."""
+
+    initial_log_scale: Tensor
+    """Log-scales before training, [N, 3]."""
+
+    @torch.no_grad()
+    def limit_scales(self, growth: float) -> None:
+        """Cut scales that exceed their initial value more than ``growth`` times."""
+        self.log_scale.copy_(torch.minimum(self.log_scale, self.initial_log_scale + log(growth)))

@@ -129,6 +129,11 @@ class SurfaceBinding(nn.Module):
             )
         return self._arrays
 
+    @property
+    def gaussian_rest_frames(self) -> Tensor:
+        """Frame of the rest surface under each Gaussian, columns as of triangle_frames()."""
+        return self.rest_frames[self.used_index]
+
     def points(self, vertices: Tensor) -> Tensor:
         """Points on the posed surface: vertices [V, 3] -> mu_M [N, 3]."""
         return (vertices[self.corner] * self.barycentric[..., None]).sum(1)
