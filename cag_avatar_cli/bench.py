@@ -24,7 +24,6 @@ from cag_avatar.rendering.benchmark import RenderScene, head_scene, time_renderi
 from cag_avatar.rendering.rasterizer import get_rasterizer
 from cag_avatar_cli.options import Backend
 
-
 #: Training iterations before the first that counts.
 _WARM_UP = 20
 
@@ -63,12 +62,12 @@ def command(
     )
     if dataset is not None:
         trainer = Trainer(Dataset.open(dataset), TrainConfig(backend=backend))
-        size = trainer.config.size_at(0)
+        height = trainer.config.size_at(0)
         for iteration in range(_WARM_UP + repetitions):
-            trainer.dataset.frame(trainer.frame_at(iteration), size)
+            trainer.dataset.frame(trainer.frame_at(iteration), height)
         ms = _median(trainer.step, repetitions, warm_up=_WARM_UP)
         table.add_row(
-            f"training iteration at {size} px ({1000 / ms:.1f} a second)",
+            f"training iteration at {height} px ({1000 / ms:.1f} a second)",
             f"{ms:.1f}",
         )
     console.print(table)

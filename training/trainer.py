@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -67,6 +67,15 @@ class TrainResult:
     """How it was trained, as stored in the file."""
 
 
+class _Posed(NamedTuple):
+    """What a frame's motion makes of the avatar, network aside."""
+
+    vertices: Tensor
+    """Camera space, metres, [V, 3]."""
+    tokens: Tensor
+    """Expression tokens, [T]."""
+
+
 class Trainer:
     """One training run; :meth:`run` does it, the rest is its parts.
 
@@ -120,7 +129,7 @@ class Trainer:
             else None
         )
         self._static: Tensor | None = None
-        self._vertices: dict[int, Tensor] = {}
+        self._posed_frames: dict[int, _Posed] = {}
         self._order: tuple[int, list[int]] = (-1, [])
 
     def _make_optimizer(self) -> torch.optim.Adam:
@@ -139,9 +148,7 @@ class Trainer:
         ):
             if parameter.numel():
                 groups.append({"params": [parameter], "lr": rate, "decay": rates.attribute_decay})
-        optimizer = torch.optim.Adam(
-            groups, betas=(0.9, 0.999), eps=rates.attribute_epsilon, fused=True
-        )
+        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-15, fused=True)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         return optimizer
@@ -159,14 +166,14 @@ class Trainer:
         """The Gaussians of a frame from the network's outputs [N, 12], with gradients for them and
         for the attributes."""
         code, head_pose, torso_pose = self.motion.frame(index)
-        vertices = self._posed_vertices(index)
+        vertices = self._posed(index).vertices
         return self.avatar.gaussians(code, head_pose, torso_pose, raw=raw, vertices=vertices)
 
     def raw_offsets(self, index: int, rows: Tensor | None = None) -> Tensor:
         """Outputs of the network for a frame: of all Gaussians without gradients, [N, 12], or of
         some ``rows`` [R] with gradients for fusion and network, [R, 12]."""
         avatar = self.avatar
-        tokens = avatar.tokens(*self.motion.frame(index))
+        tokens = self._posed(index).tokens
         with (
             torch.set_grad_enabled(rows is not None),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast),
@@ -181,12 +188,15 @@ class Trainer:
                 attention = avatar.fusion.rows(self._static, rows)
             return avatar.network(encoding, avatar.fusion.context(attention, tokens)).float()
 
-    def _posed_vertices(self, index: int) -> Tensor:
-        """The mesh of a frame; it moves only when poses and codes are refined."""
-        if index not in self._vertices:
+    def _posed(self, index: int) -> _Posed:
+        """Mesh and tokens of a frame, kept: they change only when poses and codes are refined."""
+        if index not in self._posed_frames:
+            motion = self.motion.frame(index)
             with torch.no_grad():
-                self._vertices[index] = self.avatar.posed_vertices(*self.motion.frame(index))
-        return self._vertices[index]
+                self._posed_frames[index] = _Posed(
+                    self.avatar.posed_vertices(*motion), self.avatar.tokens(*motion)
+                )
+        return self._posed_frames[index]
 
     def _attention_is_due(self) -> bool:
         return self.iteration % self.config.attention_every == 0
@@ -273,7 +283,7 @@ class Trainer:
 
     def _apply_corrections(self) -> None:
         self.motion = corrected_motion(self.tracked, self.corrections, self.avatar.neck_pivot)
-        self._vertices.clear()
+        self._posed_frames.clear()
 
     @property
     def fingerprint(self) -> str:

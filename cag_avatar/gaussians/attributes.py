@@ -14,8 +14,9 @@ from cag_avatar.rendering.spherical_harmonics import num_coefficients
 
 __all__ = ["GaussianAttributes", "Gaussians"]
 
-#: Thickness of a disc at the start, of its radius.
-_THICKNESS = 0.5
+#: Standard deviations of a disc at the start along its two radii and its thickness, over the
+#: distance to its neighbours.
+_INITIAL_SHAPE = (0.6, 0.6, 0.3)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class GaussianAttributes(nn.Module):
         super().__init__()
         n = len(rest_points)
         logit = torch.logit(torch.tensor(initial_opacity))
-        scale = initial_scale(rest_points)[:, None] * rest_points.new_tensor([1, 1, _THICKNESS])
+        scale = initial_scale(rest_points)[:, None] * rest_points.new_tensor(_INITIAL_SHAPE)
         self.rotation = nn.Parameter(matrix_to_quaternion(rest_frames))
         """Quaternions wxyz, canonical axes, [N, 4]."""
         log_scale = scale.log()
