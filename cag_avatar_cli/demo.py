@@ -8,6 +8,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cag_avatar_training.config import TrainConfig
 from cag_avatar_training.dataset import Dataset
@@ -19,6 +20,7 @@ from cag_avatar_training.synthetic import SynthesisConfig, synthesize
 from cag_avatar_training.trainer import train
 from rich.console import Console
 
+from cag_avatar import __version__
 from cag_avatar.avatar.file import load_avatar
 from cag_avatar.files import replacing
 from cag_avatar_cli.options import OutputPath
@@ -30,8 +32,8 @@ _UNATTENDED_SECONDS = 10.0
 
 def command(
     output: OutputPath = Path("out/demo"),
-    seconds: float = 12.0,
-    iterations: int = 2000,
+    seconds: float = 10.0,
+    iterations: int = 1200,
     seed: int = 0,
     live_seconds: float | None = None,
     port: int = 8008,
@@ -51,7 +53,9 @@ def command(
     """
     console = Console()
     start = time.perf_counter()
-    settings = {"seconds": seconds, "iterations": iterations, "seed": seed}
+    settings = {
+        "version": __version__, "seconds": seconds, "iterations": iterations, "seed": seed,
+    }  # fmt: skip
     _forget_other_run(output, settings)
     capture, folder, avatar = output / "capture.mp4", output / "dataset", output / "avatar.cag"
     evaluation = output / "evaluation"
@@ -118,7 +122,7 @@ def command(
     )
 
 
-def _forget_other_run(output: Path, settings: dict[str, float]) -> None:
+def _forget_other_run(output: Path, settings: dict[str, Any]) -> None:
     """Remove what a run with other settings left, so that nothing of it is taken for this one's."""
     note = output / "settings.json"
     try:

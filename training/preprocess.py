@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,10 +150,16 @@ def preprocess(
         with stages.stage("torso", count) as advance:
             torso = _torso(fit, images, alphas, advance)
         with stages.stage("write", count) as advance:
-            for image, alpha, points in zip(images, alphas, landmarks, strict=True):
-                mouth = mouth_mask(points, settings.size, settings.size)
-                writer.add_frame(estimate_foreground(image, alpha), alpha, mouth)
-                advance()
+
+            def planes(index: int) -> tuple[NDArray[np.uint8], ...]:
+                mouth = mouth_mask(landmarks[index], settings.size, settings.size)
+                alpha = alphas[index]
+                return estimate_foreground(images[index], alpha), alpha, mouth
+
+            with ThreadPoolExecutor(1) as pool:  # compute a frame while the last one is written
+                for image, alpha, mouth in pool.map(planes, range(count)):
+                    writer.add_frame(image, alpha, mouth)
+                    advance()
         figures = {
             "landmark_rmse_interocular": round(fit.landmark_rmse(), 5),
             "landmark_rmse_before_outline": round(landmarks_only, 5),
