@@ -16,6 +16,7 @@ def command(
     output: OutputPath,
     split: Split | None = None,
     refine: bool = True,
+    every: int = 1,
     backend: Backend = "auto",
 ) -> None:
     """Measure an avatar on held-out frames; writes metrics.json, pred/, truth/ and side by sides.
@@ -26,12 +27,13 @@ def command(
         output: folder to write.
         split: held-out frames; by default those of the training.
         refine: also fit poses and codes of the held-out frames to their images, avatar frozen.
+        every: measure every so many held-out frames only.
         backend: rasteriser.
     """
     with bar("evaluate") as progress:
         result = evaluate(
             load_avatar(avatar), Dataset.open(dataset), output, split, refine, backend=backend,
-            show=lambda what, done, total: progress(done, total),
+            every=every,            show=lambda what, done, total: progress(done, total),
         )  # fmt: skip
     for name in ("as_tracked", "refined"):
         if name in result:

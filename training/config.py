@@ -86,7 +86,7 @@ class RefinementConfig:
 
     at: tuple[float, ...] = (0.35, 0.65)
     """Fractions of the iterations at which the training frames are refined; empty: never."""
-    steps: int = 6
+    steps: int = 5
     """Adam steps a frame."""
     size: int = 256
     """Image height, pixels."""

@@ -95,6 +95,7 @@ def evaluate(
     refinement: RefinementConfig | None = None,
     perceptual_net: PerceptualNet = "alex",
     backend: Backend = "auto",
+    every: int = 1,
     show: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure an avatar on held-out frames and write figures and pictures.
@@ -114,21 +115,24 @@ def evaluate(
         refinement: its settings; 12 steps by default.
         perceptual_net: network of ST-LPIPS.
         backend: rasteriser.
+        every: measure every so many held-out frames only.
         show: called as show(what, done, total).
 
     Returns:
         What metrics.json holds.
 
     Raises:
-        InputError: the avatar has no record or does not fit the dataset.
+        InputError: the avatar has no record or does not fit the dataset; ``every`` is below 1.
     """
+    if every < 1:
+        raise InputError(f"every: {every} must be at least 1")
     record = avatar.record
     if record is None:
         raise InputError("avatar: has no capture record; load it from a .cag file")
     if len(avatar.rest) != len(dataset.tracking.vertex_offsets):
         raise InputError(f"{dataset.path}: was made for another head model than the avatar")
     chosen: Split = split or record.protocol.get("split", "last")
-    _, frames = dataset.split(chosen)
+    frames = dataset.split(chosen)[1][::every]
     refinement = refinement or RefinementConfig(steps=12)
     report = show or (lambda what, done, total: None)
     rasterizer = get_rasterizer(backend)
@@ -164,7 +168,7 @@ def evaluate(
     with (
         replacing_folder(out_dir / "pred") as pred_dir,
         replacing_folder(out_dir / "truth") as truth_dir,
-        _video(out_dir / "side_by_side.mp4", dataset.info.fps, size) as video,
+        _video(out_dir / "side_by_side.mp4", dataset.info.fps / every, size) as video,
     ):
         for number, index in enumerate(frames):
             frame = dataset.frame(index, device=device)
@@ -195,6 +199,7 @@ def evaluate(
             "source": dataset.info.source,
             "split": chosen,
             "held_out_frames": len(frames),
+            "every": every,
             "resolution": [camera.width, camera.height],
             "background": list(record.background),
             "mask": "composited with the dataset's matte; *_matte: where the matte exceeds 0.5",
