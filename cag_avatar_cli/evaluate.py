@@ -33,7 +33,7 @@ def command(
     with bar("evaluate") as progress:
         result = evaluate(
             load_avatar(avatar), Dataset.open(dataset), output, split, refine, backend=backend,
-            every=every,            show=lambda what, done, total: progress(done, total),
+            every=every, show=lambda what, done, total: progress(done, total),
         )  # fmt: skip
     for name in ("as_tracked", "refined"):
         if name in result:

@@ -462,6 +462,34 @@ def _new_state() -> np.ndarray:
     return state
 
 
+@njit(inline="always")
+def _blend_pair(  # type: ignore[no-untyped-def]
+    state, offset, pixels, u0, v0, a, b, c, log_opacity, red, green, blue, following, keep
+):
+    """Blend one Gaussian over ``pixels`` pixels of a tile from ``offset`` on.
+
+    A pixel that has stopped holds its T with a minus sign. Stopping is arithmetic, not a choice of
+    what to store: masked stores would stall the next loads.
+    """
+    for j in range(pixels):
+        at = offset + np.uint64(j)
+        u = u0 + a * state[at + _FIELD_6] + b * state[at + _FIELD_7]
+        v = v0 + c * state[at + _FIELD_7]
+        value = min(_exp2(log_opacity - u * u - v * v), _F_MAX_ALPHA)
+        value = value if value >= _F_THRESHOLD else _ZERO
+        before = state[at]
+        weight = max(before, _ZERO) * value
+        after = before - weight
+        going = after > _F_MIN_TRANSMITTANCE
+        state[at] = after if going else -abs(before)
+        weight = weight if going else _ZERO
+        if keep:
+            state[at + _FIELD_4] = following if going else state[at + _FIELD_4]
+        state[at + _FIELD_1] += weight * red
+        state[at + _FIELD_2] += weight * green
+        state[at + _FIELD_3] += weight * blue
+
+
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
 def _blend_tiles(
     first: int,
@@ -483,8 +511,7 @@ def _blend_tiles(
 ) -> None:
     """Blend tiles first..end front to back.
 
-    Fields: 0 T, set to 0 when the pixel stops; 1-3 RGB; 4 stop; 5 T without that, for the end.
-    Stopping is arithmetic, not a choice of what to store: masked stores would stall the next loads.
+    Fields: 0 T, negative once the pixel has stopped; 1-3 RGB; 4 stop.
     """
     height, width = alpha.shape
     state = _new_state()
@@ -497,7 +524,6 @@ def _blend_tiles(
             state[2 * _STRIDE + k] = _ZERO
             state[3 * _STRIDE + k] = _ZERO
             state[4 * _STRIDE + k] = _ZERO
-            state[5 * _STRIDE + k] = _ONE
         n = ends[tile] - starts[tile]
         count = 0
         while count < n:
@@ -513,23 +539,17 @@ def _blend_tiles(
             red, green, blue = colors[g, 0], colors[g, 1], colors[g, 2]
             following = np.float32(count + 1)
             offset = np.uint64(from_row * TILE_WIDTH)
-            for j in range((to_row - from_row) * TILE_WIDTH):
-                at = offset + np.uint64(j)
-                u = u0 + a * state[at + _FIELD_6] + b * state[at + _FIELD_7]
-                v = v0 + c * state[at + _FIELD_7]
-                value = min(_exp2(log_opacity - u * u - v * v), _F_MAX_ALPHA)
-                value = value if value >= _F_THRESHOLD else _ZERO
-                before = state[at]
-                weight = before * value
-                after = before - weight
-                going = _ONE if after > _F_MIN_TRANSMITTANCE else _ZERO
-                weight *= going
-                state[at] = after * going
-                state[at + _FIELD_4] += going * (following - state[at + _FIELD_4])
-                state[at + _FIELD_5] -= weight
-                state[at + _FIELD_1] += weight * red
-                state[at + _FIELD_2] += weight * green
-                state[at + _FIELD_3] += weight * blue
+            pixels = (to_row - from_row) * TILE_WIDTH
+            if keep:
+                _blend_pair(
+                    state, offset, pixels, u0, v0, a, b, c, log_opacity, red, green, blue,
+                    following, True,
+                )  # fmt: skip
+            else:
+                _blend_pair(
+                    state, offset, pixels, u0, v0, a, b, c, log_opacity, red, green, blue,
+                    following, False,
+                )  # fmt: skip
             count += 1
             if count & 31 == 0:
                 largest = _ZERO
@@ -540,12 +560,12 @@ def _blend_tiles(
         if keep:
             used[tile] = count
             for k in range(TILE_PIXELS):
-                final[tile, k] = state[5 * _STRIDE + k]
+                final[tile, k] = abs(state[k])
                 stop[tile, k] = state[4 * _STRIDE + k]
         for row in range(min(TILE_HEIGHT, height - tile_y)):
             for column in range(min(TILE_WIDTH, width - tile_x)):
                 k = row * TILE_WIDTH + column
-                t = state[5 * _STRIDE + k]
+                t = abs(state[k])
                 alpha[tile_y + row, tile_x + column] = _ONE - t
                 for channel in range(3):
                     image[tile_y + row, tile_x + column, channel] = (
