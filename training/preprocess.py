@@ -112,7 +112,7 @@ def preprocess(
     Frames without a face are left out. Nothing is left at ``out`` unless the whole succeeds.
 
     Args:
-        video: file that OpenCV reads.
+        video: file that FFmpeg reads.
         out: dataset folder to write; a dataset already there is replaced.
         config: settings.
 
