@@ -9,8 +9,9 @@ from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.motion import Motion
 from torch import Tensor
 
-from cag_avatar.avatar.model import SH_CONSTANT, Avatar
+from cag_avatar.avatar.model import Avatar
 from cag_avatar.head_models.base import REGIONS
+from cag_avatar.rendering.spherical_harmonics import SH_CONSTANT
 
 __all__ = ["initialize_colors", "observed_colors"]
 

@@ -19,15 +19,13 @@ from cag_avatar.gaussians.carry import carry
 from cag_avatar.gaussians.surface import SurfaceBinding
 from cag_avatar.gaussians.uv_sampling import SurfaceSamples, sample_uv
 from cag_avatar.head_models.base import REGIONS, HeadModel
-from cag_avatar.rendering.spherical_harmonics import spherical_harmonics_basis
+from cag_avatar.rendering.spherical_harmonics import SH_CONSTANT, spherical_harmonics_basis
 
-__all__ = ["SH_CONSTANT", "Avatar", "compose"]
+__all__ = ["Avatar", "compose"]
 
 #: Head model tensors that an avatar carries, so that its file needs nothing else.
 _HEAD_TENSORS = ("faces", "uv", "face_uv", "expression_basis", "skinning", "neck_pivot")
 _HEAD_REGIONS = ("face_region", "vertex_region")
-#: Value of the constant spherical harmonic, 1 / (2 sqrt(pi)).
-SH_CONSTANT = 0.28209479177387814
 
 
 def compose(
@@ -161,31 +159,11 @@ class Avatar(nn.Module):
         """Expression tokens [T] of a frame; arguments as for gaussians()."""
         return driving_tokens(code, head_pose, torso_pose, self.config.neck_tokens)
 
-    def context(
-        self,
-        code: Tensor,
-        head_pose: Tensor,
-        torso_pose: Tensor,
-        static: Tensor | None = None,
-    ) -> Tensor:
-        """Context vectors c_psi (eq. 5), [N, C], or [1, C] where all Gaussians get the same.
-
-        ``static`` is an earlier result of ``fusion.static(encoding)`` to use; None computes it.
-        """
-        tokens = self.tokens(code, head_pose, torso_pose)
-        if static is None:
-            static = self.fusion.static(self.encoding)
-        return self.fusion.context(static, tokens)
-
-    def raw_offsets(
-        self,
-        code: Tensor,
-        head_pose: Tensor,
-        torso_pose: Tensor,
-        static: Tensor | None = None,
-    ) -> Tensor:
+    def raw_offsets(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> Tensor:
         """Outputs of the offset network before they are bounded, [N, 12] (eqs. 5 and 6)."""
-        return self.network(self.encoding, self.context(code, head_pose, torso_pose, static))
+        attention = self.fusion.static(self.encoding)
+        context = self.fusion.context(attention, self.tokens(code, head_pose, torso_pose))
+        return self.network(self.encoding, context)
 
     def base_colors(self, points: Tensor, head_pose: Tensor) -> Tensor:
         """RGB [N, 3] of Gaussians at ``points`` (camera space, [N, 3]) seen from the camera.

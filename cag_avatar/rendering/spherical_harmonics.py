@@ -7,6 +7,7 @@ from torch import Tensor
 
 __all__ = [
     "MAX_DEGREE",
+    "SH_CONSTANT",
     "num_coefficients",
     "spherical_harmonics_basis",
     "spherical_harmonics_color",
@@ -18,7 +19,8 @@ MAX_DEGREE = 3
 # Normalisation constants of the real basis, with the signs that 3D Gaussian splatting uses
 # (Condon-Shortley phase), written as in Sloan, "Efficient Spherical Harmonic Evaluation", JCGT
 # 2013.
-_C0 = 0.28209479177387814  # sqrt(1 / (4 pi))
+#: The constant basis function, sqrt(1 / (4 pi)).
+SH_CONSTANT = 0.28209479177387814
 _C1 = 0.4886025119029199  # sqrt(3 / (4 pi))
 _C2_XY = 1.0925484305920792  # sqrt(15 / (4 pi))
 _C2_ZZ = 0.31539156525252005  # sqrt(5 / (16 pi))
@@ -44,7 +46,7 @@ def spherical_harmonics_basis(degree: int, directions: Tensor) -> Tensor:
     """
     count = num_coefficients(degree)
     x, y, z = torch.nn.functional.normalize(directions, dim=-1).unbind(-1)
-    basis = [torch.full_like(x, _C0)]
+    basis = [torch.full_like(x, SH_CONSTANT)]
     if degree >= 1:
         basis += [-_C1 * y, _C1 * z, -_C1 * x]
     if degree >= 2:

@@ -4,8 +4,8 @@ import torch
 from cag_avatar_training.initialization import initialize_colors, observed_colors
 from cag_avatar_training.motion import Motion
 
-from cag_avatar.avatar.model import SH_CONSTANT
 from cag_avatar.head_models import REGIONS
+from cag_avatar.rendering.spherical_harmonics import SH_CONSTANT
 from tests.conftest import make_avatar
 
 
