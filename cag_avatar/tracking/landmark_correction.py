@@ -1,0 +1,280 @@
+"""What is known about the face landmarker's errors: landmarks put where the head model has them.
+
+MediaPipe's landmarks are off by 2 to 3 % of the distance between the eyes, and systematically so:
+with the person, the view, the light and the expression. A small network, trained on rendered
+subjects whose truth is known (``cag-avatar train-correction``), predicts that error and the
+expression code. It sees landmarks, blendshape scores and the light on the face, each also as its
+deviation from what is typical of the clip: a face at rest is not a frown because its brows are low.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from cag_avatar.errors import InputError
+from cag_avatar.files import replacing
+from cag_avatar.tracking.face_landmarker import NUM_LANDMARKS
+
+__all__ = [
+    "FACE_LANDMARKS",
+    "Corrected",
+    "FaceFrame",
+    "LandmarkCorrection",
+    "face_colors",
+    "landmark_features",
+    "load_landmark_correction",
+]
+
+#: Landmarks on the skin; those of the irises follow.
+FACE_LANDMARKS = 468
+
+_FORMAT = "cag_avatar-landmark-correction"
+#: Blur of the picture in which the light is read, in distances between the outer eye corners.
+_COLOR_BLUR = 0.04
+_EYE_OUTER_CORNERS = (33, 263)
+#: Scales that bring the parts of the feature vector to a like size: metres, scores, rotation, log.
+_CENTIMETRE, _SCORE, _TURN, _LIGHT = 0.01, 4.0, 4.0, 3.0
+_LUMA = np.array([0.299, 0.587, 0.114])
+_NUM_LIGHT = 5
+
+
+@dataclass(frozen=True)
+class FaceFrame:
+    """Similarity transforms that bring T faces upright, to metres, round their middle."""
+
+    turn: NDArray[np.float64]
+    """Rotation in the picture, [T, 2, 2]: upright = turn @ (pixels - middle) / scale."""
+    scale: NDArray[np.float64]
+    """Pixels per metre at the face, [T]."""
+    middle: NDArray[np.float64]
+    """Mean of the face's landmarks, pixels, [T, 2]."""
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Landmarks and codes of T frames."""
+
+    landmarks: NDArray[np.float32]
+    """Where the head model's landmarks should be, pixels, [T, 478, 2]."""
+    codes: NDArray[np.float32]
+    """Expression codes in [0, 1], [T, 52]."""
+    deviation: NDArray[np.float32]
+    """Standard deviation of their errors on subjects that were not trained on, [52]."""
+
+
+def face_colors(image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Blurred colours at the face's landmarks, [468, 3] in 0..255.
+
+    Args:
+        image: RGB, [H, W, 3] uint8.
+        landmarks: [478, 2 or 3] pixels of that image.
+    """
+    points = landmarks[:FACE_LANDMARKS, :2].astype(np.float32)
+    low = np.floor(points.min(0)).astype(int)
+    high = np.ceil(points.max(0)).astype(int) + 1
+    eyes = points[_EYE_OUTER_CORNERS[0]] - points[_EYE_OUTER_CORNERS[1]]
+    sigma = max(_COLOR_BLUR * float(np.linalg.norm(eyes)), 0.5)
+    margin = int(3 * sigma) + 1
+    x0, y0 = np.maximum(low - margin, 0)
+    patch = image[y0 : max(high[1] + margin, y0 + 1), x0 : max(high[0] + margin, x0 + 1)]
+    if patch.size == 0:  # a face wholly outside of the picture
+        return np.full((FACE_LANDMARKS, 3), 128.0, np.float32)
+    blurred = cv2.GaussianBlur(np.ascontiguousarray(patch), (0, 0), sigma).astype(np.float32)
+    at = (points - (x0, y0) - 0.5).astype(np.float32)[None]
+    found = cv2.remap(
+        blurred, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(found[0], np.float32)
+
+
+def landmark_features(
+    mean: NDArray[np.float64],
+    skin: NDArray[np.int64],
+    landmarks: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    colors: NDArray[np.float32],
+) -> tuple[NDArray[np.float64], FaceFrame]:
+    """The network's raw input, [T, 1497], and the frame in which its landmarks lie.
+
+    Args:
+        mean: landmarks of the mean head, canonical space, [468, 3] metres.
+        skin: landmarks on bare skin, whose colours tell the light, [K].
+        landmarks: [T, 478, 3] pixels.
+        scores: blendshape scores, [T, 52].
+        colors: of :func:`face_colors`, [T, 468, 3].
+    """
+    pixels = landmarks[..., :2].astype(np.float64)
+    middle = pixels[:, :FACE_LANDMARKS].mean(1)
+    centred = mean - mean.mean(0)
+    # Scaled orthography of the mean head: least squares, then the nearest rotation.
+    affine = np.einsum(
+        "cn,tnk->tkc", np.linalg.pinv(centred), pixels[:, :FACE_LANDMARKS] - middle[:, None]
+    )
+    u, s, vt = np.linalg.svd(affine, full_matrices=False)
+    rows = u @ vt
+    scale = s.mean(1)
+    angle = np.arctan2(rows[:, 1, 0], rows[:, 0, 0])
+    turn = np.stack(
+        [
+            np.stack([np.cos(angle), np.sin(angle)], -1),
+            np.stack([-np.sin(angle), np.cos(angle)], -1),
+        ],
+        1,
+    )
+    upright = np.einsum("tij,tnj->tni", turn, pixels - middle[:, None]) / scale[:, None, None]
+    depth = landmarks[..., 2:].astype(np.float64) / scale[:, None, None]
+    depth -= depth[:, :FACE_LANDMARKS].mean(1, keepdims=True)
+    points = np.concatenate([upright, depth], -1).reshape(len(pixels), -1)
+    third = np.cross(rows[:, 0], rows[:, 1])
+    rotation = np.stack([rows[:, 0], rows[:, 1], third], 1)
+    rotation[:, :2] = turn @ rotation[:, :2]
+    parts = [
+        points / _CENTIMETRE,
+        scores * _SCORE,
+        rotation[:, :2].reshape(len(pixels), -1) * _TURN,
+        _light(mean, skin, colors) * _LIGHT,
+    ]
+    return np.concatenate(parts, 1), FaceFrame(turn, scale, middle)
+
+
+def _light(
+    mean: NDArray[np.float64], skin: NDArray[np.int64], colors: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Second-order gradients of the logarithm of the luminance over the face, [T, 5]."""
+    normal = mean[skin] - (0.0, -0.02, -0.09)  # the face is nearly an ellipsoid
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    x, y = normal[:, 0], normal[:, 1]
+    basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)
+    luminance = np.log(np.maximum(colors[:, skin].astype(np.float64) @ _LUMA, 4.0))
+    return np.asarray((luminance @ np.linalg.pinv(basis).T)[:, 1:])
+
+
+class LandmarkCorrection:
+    """The trained network; arrays as :meth:`save` names them, H hidden units, K kept components.
+
+    Args:
+        head_model: name of the head model whose landmarks and code it predicts.
+        arrays: see _SHAPES.
+        protocol: how it was trained and how well it did, as plain JSON values.
+    """
+
+    #: "mean" [468, 3] and "skin" [S] as in landmark_features; "centre" [1497] and "basis"
+    #: [K, 1497] of the input's principal components, "typical" how many of them tell the clip;
+    #: "weight0" [H, K + typical + 5] ... "weight2" [52 + C, H] and biases; "error_mean" [956] and
+    #: "error_basis" [C, 956] of the landmarks' errors in metres, upright; "deviation" [52].
+    NAMES = (
+        "mean", "skin", "centre", "basis", "typical", "weight0", "bias0", "weight1", "bias1",
+        "weight2", "bias2", "error_mean", "error_basis", "deviation",
+    )  # fmt: skip
+
+    def __init__(
+        self, head_model: str, arrays: dict[str, NDArray], protocol: dict[str, object] | None = None
+    ) -> None:
+        self.head_model = head_model
+        self.protocol = protocol or {}
+        self._stored = arrays
+        self._a = {
+            name: value.astype(np.int64 if name in ("skin", "typical") else np.float64)
+            for name, value in arrays.items()
+        }
+
+    def features(
+        self,
+        landmarks: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        colors: NDArray[np.float32],
+    ) -> tuple[NDArray[np.float64], FaceFrame]:
+        """As :func:`landmark_features`, with the mean head that this network was trained with."""
+        return landmark_features(self._a["mean"], self._a["skin"], landmarks, scores, colors)
+
+    def inputs(
+        self, features: NDArray[np.float64], typical: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The network's input [T, K + typical + 5] from features [T, 1497] and the clip's [1497]."""
+        deviation = (features - typical) @ self._a["basis"].T
+        offset = typical - self._a["centre"]
+        kept = (self._a["basis"] @ offset)[: int(self._a["typical"])]
+        clip = np.concatenate([kept, offset[-_NUM_LIGHT:]])
+        return np.concatenate([deviation, np.tile(clip, (len(features), 1))], 1)
+
+    def correct(
+        self,
+        landmarks: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        colors: NDArray[np.float32],
+        typical: NDArray[np.float64] | None = None,
+    ) -> Corrected:
+        """Correct T frames of one person.
+
+        Args:
+            landmarks: MediaPipe's, [T, 478, 3] pixels.
+            scores: MediaPipe's blendshape scores, [T, 52].
+            colors: of :func:`face_colors`, [T, 468, 3].
+            typical: median features of the person, [1497]; by default those of these frames.
+        """
+        features, frame = self.features(landmarks, scores, colors)
+        middle = np.median(features, axis=0) if typical is None else typical
+        value = self.inputs(features, middle)
+        for layer in (0, 1):
+            value = value @ self._a[f"weight{layer}"].T + self._a[f"bias{layer}"]
+            value = value / (1.0 + np.exp(-value))
+        value = value @ self._a["weight2"].T + self._a["bias2"]
+        codes = np.clip(value[:, : len(self._a["deviation"])], 0.0, 1.0)
+        error = value[:, codes.shape[1] :] @ self._a["error_basis"] + self._a["error_mean"]
+        error = error.reshape(len(value), NUM_LANDMARKS, 2)
+        shift = np.einsum("tji,tnj->tni", frame.turn, error) * frame.scale[:, None, None]
+        return Corrected(
+            (landmarks[..., :2] + shift).astype(np.float32),
+            codes.astype(np.float32),
+            self._a["deviation"].astype(np.float32),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file; the networks' numbers as float16."""
+        header = {
+            "format": _FORMAT, "version": 1, "head_model": self.head_model,
+            "protocol": self.protocol,
+        }  # fmt: skip
+        tensors = {}
+        for name in self.NAMES:
+            value = np.asarray(self._stored[name])
+            exact = name in ("skin", "typical", "mean", "centre")
+            kind = np.int32 if name in ("skin", "typical") else np.float32 if exact else np.float16
+            tensors[name] = np.ascontiguousarray(value.astype(kind))
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={"cag_avatar": json.dumps(header)})
+
+    @classmethod
+    def load(cls, path: Path) -> LandmarkCorrection:
+        """Read a file that :meth:`save` wrote. Raises InputError naming it when it is not one."""
+        try:
+            with safe_open(path, "np") as handle:
+                header = json.loads((handle.metadata() or {}).get("cag_avatar", "{}"))
+                arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError) as error:
+            raise InputError(f"{path}: not a landmark correction ({error})") from error
+        if header.get("format") != _FORMAT or header.get("version") != 1:
+            raise InputError(
+                f"{path}: not a landmark correction of version 1; run 'cag-avatar train-correction'"
+            )
+        missing = [name for name in cls.NAMES if name not in arrays]
+        if missing:
+            raise InputError(f"{path}: lacks {', '.join(missing)}; train it again")
+        return cls(header["head_model"], arrays, header.get("protocol"))
+
+
+@lru_cache(maxsize=2)
+def load_landmark_correction(head_model: str) -> LandmarkCorrection | None:
+    """The bundled correction for a head model; None where there is none."""
+    path = Path(str(files("cag_avatar") / "data" / f"{head_model}_landmark_correction.safetensors"))
+    return LandmarkCorrection.load(path) if path.is_file() else None
