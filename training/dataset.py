@@ -14,13 +14,14 @@ Layout (T frames counted from 0; see docs/dataset_format.md)::
 dataset.json: ``format`` "cag_avatar-dataset", ``version`` 1, ``head_model``, ``source``, ``fps``,
 ``frames`` T, ``camera`` {width height fx fy cx cy}, ``code_names``, ``crop`` {x y size, in source
 pixels}, ``background`` (how images are composited: a note), ``tool_version``, ``tracking``
-(figures of the fit).
+(figures of the fit), ``held_out`` (frames that the source's own protocol tests on) and ``imported``
+(where it came from, of a dataset that another program tracked; landmarks may be absent then).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ from torch import Tensor
 
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
-from cag_avatar.files import replacing_folder
+from cag_avatar.files import replacing, replacing_folder
 from cag_avatar.head_models import ARKIT_NAMES
 
 __all__ = [
@@ -55,7 +56,7 @@ FORMAT_VERSION = 1
 #: Landmarks of MediaPipe's face landmarker.
 NUM_LANDMARKS = 478
 
-Split = Literal["last", "blocks"]
+Split = Literal["last", "blocks", "source"]
 
 _FOLDERS = ("images", "alpha", "mouth")
 #: Decoded images that are kept in memory, at most.
@@ -77,8 +78,9 @@ class Tracking:
     """Canonical to camera space (OpenCV axes, metres), [T, 4, 4]."""
     torso_pose: NDArray[np.float32]
     """Canonical to camera space, [T, 4, 4]."""
-    landmarks: NDArray[np.float32]
-    """Detected landmarks, [T, 478, 3]: x and y in pixels of the crop, z as MediaPipe gives it."""
+    landmarks: NDArray[np.float32] | None
+    """Detected landmarks, [T, 478, 3]: x and y in pixels of the crop, z as MediaPipe gives it; None
+    in a dataset that was imported."""
     timestamps: NDArray[np.float64]
     """Time of each frame since the start of the video, seconds, [T]."""
 
@@ -108,13 +110,19 @@ class DatasetInfo:
     """Version of the program that wrote it."""
     tracking: dict[str, Any] = field(default_factory=dict)
     """Figures of the fit, as plain JSON values."""
+    held_out: tuple[int, ...] = ()
+    """Frames that the source's own protocol tests on (split ``source``)."""
+    imported: dict[str, Any] = field(default_factory=dict)
+    """Of a dataset that another program made: format, what it lacks, notes, as plain JSON values."""
 
 
-def split_frames(frames: int, split: Split) -> tuple[list[int], list[int]]:
+def split_frames(
+    frames: int, split: Split, source: Sequence[int] = ()
+) -> tuple[list[int], list[int]]:
     """Training and held-out frame numbers of a clip.
 
     ``last`` holds out the last 20 %; ``blocks`` the last 9 of every 46 frames, which keeps
-    expressions of all kinds on both sides.
+    expressions of all kinds on both sides; ``source`` the frames of the argument ``source``.
 
     Raises:
         InputError: unknown split, or one of the two sides would be empty.
@@ -124,6 +132,12 @@ def split_frames(frames: int, split: Split) -> tuple[list[int], list[int]]:
         held_out = list(range(first, frames))
     elif split == "blocks":
         held_out = [frame for frame in range(frames) if frame % 46 >= 37]
+    elif split == "source":
+        held_out = sorted(source)
+        if not held_out:
+            raise InputError(
+                "split 'source': the dataset names no held-out frames; choose last or blocks"
+            )
     else:
         raise InputError(f"split: unknown '{split}', choose from {', '.join(get_args(Split))}")
     out = set(held_out)
@@ -161,7 +175,12 @@ class Dataset:
         """
         path = Path(path)
         info, frames = _read_info(path)
-        tracking = _read_tracking(path / "tracking.safetensors", frames, len(info.code_names))
+        tracking = _read_tracking(
+            path / "tracking.safetensors",
+            frames,
+            len(info.code_names),
+            frozenset({"landmarks"} if info.imported else ()),
+        )
         for folder in _FOLDERS:
             for frame in range(frames):
                 file = path / folder / f"{frame:05d}.png"
@@ -177,7 +196,15 @@ class Dataset:
 
     def split(self, split: Split) -> tuple[list[int], list[int]]:
         """Training and held-out frame numbers; see split_frames()."""
-        return split_frames(len(self), split)
+        return split_frames(len(self), split, self.info.held_out)
+
+    def with_info(self, info: DatasetInfo) -> Dataset:
+        """Replace the text part, in the folder too; camera and code names must stay."""
+        if (info.camera, info.code_names) != (self.info.camera, self.info.code_names):
+            raise ValueError("camera and code names belong to the images and the tracking")
+        with replacing(self.path / "dataset.json") as temporary:
+            temporary.write_text(_info_text(info, len(self)))
+        return Dataset.open(self.path)
 
     def frame(
         self, index: int, size: int | None = None, device: torch.device | None = None
@@ -293,6 +320,8 @@ def _read_info(path: Path) -> tuple[DatasetInfo, int]:
             background=str(values.get("background", "")),
             tool_version=str(values.get("tool_version", "")),
             tracking=dict(values.get("tracking") or {}),
+            held_out=_held_out(values.get("held_out") or [], frames),
+            imported=dict(values.get("imported") or {}),
         )
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
@@ -301,7 +330,15 @@ def _read_info(path: Path) -> tuple[DatasetInfo, int]:
     return info, frames
 
 
-def _read_tracking(file: Path, frames: int, coefficients: int) -> Tracking:
+def _held_out(values: list[Any], frames: int) -> tuple[int, ...]:
+    if not all(isinstance(v, int) and 0 <= v < frames for v in values):
+        raise ValueError("'held_out'")
+    return tuple(values)
+
+
+def _read_tracking(
+    file: Path, frames: int, coefficients: int, optional: frozenset[str]
+) -> Tracking:
     shapes: dict[str, tuple[int, ...]] = {
         "identity": (-1,),
         "vertex_offsets": (-1, 3),
@@ -318,6 +355,9 @@ def _read_tracking(file: Path, frames: int, coefficients: int) -> Tracking:
         raise InputError(f"{file}: missing or truncated ({error}); {_REMAKE}") from error
     values: dict[str, Any] = {}
     for name, shape in shapes.items():
+        if name not in arrays and name in optional:
+            values[name] = None
+            continue
         if name not in arrays:
             raise InputError(f"{file}: tensor '{name}' is missing; {_REMAKE}")
         array = arrays[name]
@@ -402,22 +442,33 @@ class DatasetWriter:
         """Write the numbers and the text; T of the tracking must be the frames added."""
         if len(tracking) != self._frames:
             raise ValueError(f"{len(tracking)} tracked frames, {self._frames} images")
-        arrays = {name: np.ascontiguousarray(value) for name, value in vars(tracking).items()}
-        save_file(arrays, self._folder / "tracking.safetensors")
-        values: Mapping[str, Any] = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "head_model": info.head_model,
-            "source": info.source,
-            "fps": info.fps,
-            "frames": self._frames,
-            "camera": info.camera.to_dict(),
-            "code_names": list(info.code_names),
-            "crop": info.crop,
-            "background": info.background,
-            "tool_version": info.tool_version,
-            "tracking": info.tracking,
+        arrays = {
+            name: np.ascontiguousarray(value)
+            for name, value in vars(tracking).items()
+            if value is not None
         }
-        text = json.dumps(values, indent=2, allow_nan=False)
-        (self._folder / "dataset.json").write_text(text + "\n")
+        save_file(arrays, self._folder / "tracking.safetensors")
+        (self._folder / "dataset.json").write_text(_info_text(info, self._frames))
         self.finished = True
+
+
+def _info_text(info: DatasetInfo, frames: int) -> str:
+    values: Mapping[str, Any] = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "head_model": info.head_model,
+        "source": info.source,
+        "fps": info.fps,
+        "frames": frames,
+        "camera": info.camera.to_dict(),
+        "code_names": list(info.code_names),
+        "crop": info.crop,
+        "background": info.background,
+        "tool_version": info.tool_version,
+        "tracking": info.tracking,
+    }
+    if info.held_out:
+        values = {**values, "held_out": list(info.held_out)}
+    if info.imported:
+        values = {**values, "imported": info.imported}
+    return json.dumps(values, indent=2, allow_nan=False) + "\n"

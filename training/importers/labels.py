@@ -1,0 +1,81 @@
+"""The label plane of a frame: where the mesh shows eyes and lips, or where the format says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cag_avatar.head_models import REGIONS
+
+__all__ = ["label_plane"]
+
+#: Labels: 0 background, 1 rest of the person, then these (eyes on the subject's sides).
+_EYE_LEFT, _EYE_RIGHT, _LIPS, _MOUTH, _TEETH = 2, 3, 4, 5, 6
+_OF_REGION = {
+    "eye_left": _EYE_LEFT,
+    "eye_right": _EYE_RIGHT,
+    "lips": _LIPS,
+    "tongue": _MOUTH,
+    "mouth_cavity": _MOUTH,
+    "teeth_upper": _TEETH,
+    "teeth_lower": _TEETH,
+}
+#: CelebAMask-HQ's numbering: both eyes, mouth interior, upper and lower lip.
+_HQ_EYES, _HQ_MOUTH, _HQ_LIPS = (4, 5), 11, (12, 13)
+
+
+def label_plane(
+    face_region: NDArray[Any],
+    face_index: NDArray[np.int32],
+    alpha: NDArray[np.uint8],
+    mouth: NDArray[np.uint8] | None = None,
+    semantics: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
+    """Labels 0 background, 1 person, 2 and 3 left and right eye, 4 lips, 5 mouth inside, 6 teeth.
+
+    Args:
+        face_region: index into REGIONS of each face of the mesh, [F].
+        face_index: visible face of each pixel, -1 where there is none, [H, W].
+        alpha: matte, [H, W].
+        mouth: mask of lips and mouth interior; where it is given it decides what is mouth, and the
+            mesh what of it are lips.
+        semantics: CelebAMask-HQ's labels; where they are given they decide, and the mesh only
+            which eye is the left one.
+
+    Returns:
+        [H, W] uint8.
+    """
+    table = np.ones(len(REGIONS) + 1, np.uint8)
+    for name, label in _OF_REGION.items():
+        table[REGIONS.index(name)] = label
+    # Index -1, no face, takes the last entry of the table.
+    region = np.where(face_index >= 0, face_region[face_index], len(REGIONS))
+    mesh = table[region]
+    labels = mesh
+    if mouth is not None:
+        inside = mouth > 127
+        part = np.where(mesh >= _LIPS, mesh, _MOUTH)
+        labels = np.where(inside, part, np.where(mesh >= _LIPS, 1, mesh))
+    if semantics is not None:
+        labels = np.ones_like(mesh)
+        labels[np.isin(semantics, _HQ_LIPS)] = _LIPS
+        labels[semantics == _HQ_MOUTH] = _MOUTH
+        eyes = np.isin(semantics, _HQ_EYES)
+        labels[eyes] = np.where(_nearer_left(mesh)[eyes], _EYE_LEFT, _EYE_RIGHT)
+    return np.where(alpha > 0, labels, 0).astype(np.uint8)
+
+
+def _nearer_left(mesh: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels nearer to the mesh's left eye than to its right one, [H, W]."""
+    rows, columns = np.indices(mesh.shape)
+    squared = []
+    for label in (_EYE_LEFT, _EYE_RIGHT):
+        at = np.argwhere(mesh == label)
+        if not len(at):
+            squared.append(np.full(mesh.shape, np.inf))
+            continue
+        row, column = at.mean(0)
+        squared.append((rows - row) ** 2 + (columns - column) ** 2)
+    return np.asarray(squared[0] < squared[1])
