@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,19 +79,21 @@ def write_capture(
     rest = model.rest_vertices(identity, offsets)
     codes = _codes(track, model)
     head, torso = _poses(capture, track, model, rest, codes)
-    capture = _noted(capture, notes)
+    capture = replace(capture, notes=(*capture.notes, *notes))
     imported = imported_fields(capture)
     faces = model.faces.numpy()
     with DatasetWriter.create(out) as writer, progress_bars(show_progress) as bars:
         task = bars.add_task("convert", total=len(capture))
         for t in range(len(capture)):
             image, alpha = _picture(capture, t)
-            posed = model.posed_vertices(rest, codes[t : t + 1], head[t : t + 1], torso[t : t + 1])
-            seen = rasterize(posed[0].numpy(), faces, capture.camera)
+            at = slice(t, t + 1)
+            posed = model.posed_vertices(rest, codes[at], head[at], torso[at])[0]
+            seen = rasterize(posed.numpy(), faces, capture.camera)
             labels = label_plane(
                 model.face_region.numpy(),
                 seen.face_index,
                 alpha,
+                capture.camera.project(model.eye_centres(posed)).double().numpy(),
                 mouth=_plane(capture.mouths[t], capture) if capture.mouths else None,
                 semantics=_plane(capture.semantics[t], capture) if capture.semantics else None,
             )
@@ -123,12 +126,6 @@ def write_capture(
             ),
         )
     return Dataset.open(out)
-
-
-def _noted(capture: ForeignCapture, notes: list[str]) -> ForeignCapture:
-    from dataclasses import replace
-
-    return replace(capture, notes=(*capture.notes, *notes))
 
 
 def _fitting(

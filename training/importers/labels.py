@@ -30,6 +30,7 @@ def label_plane(
     face_region: NDArray[Any],
     face_index: NDArray[np.int32],
     alpha: NDArray[np.uint8],
+    eye_centres: NDArray[np.float64],
     mouth: NDArray[np.uint8] | None = None,
     semantics: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
@@ -39,6 +40,7 @@ def label_plane(
         face_region: index into REGIONS of each face of the mesh, [F].
         face_index: visible face of each pixel, -1 where there is none, [H, W].
         alpha: matte, [H, W].
+        eye_centres: left and right eyeball in the picture, pixels (column, row), [2, 2].
         mouth: mask of lips and mouth interior; where it is given it decides what is mouth, and the
             mesh what of it are lips.
         semantics: CelebAMask-HQ's labels; where they are given they decide, and the mesh only
@@ -63,19 +65,13 @@ def label_plane(
         labels[np.isin(semantics, _HQ_LIPS)] = _LIPS
         labels[semantics == _HQ_MOUTH] = _MOUTH
         eyes = np.isin(semantics, _HQ_EYES)
-        labels[eyes] = np.where(_nearer_left(mesh)[eyes], _EYE_LEFT, _EYE_RIGHT)
+        labels[eyes] = np.where(_nearer_left(eyes, eye_centres), _EYE_LEFT, _EYE_RIGHT)
     return np.where(alpha > 0, labels, 0).astype(np.uint8)
 
 
-def _nearer_left(mesh: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels nearer to the mesh's left eye than to its right one, [H, W]."""
-    rows, columns = np.indices(mesh.shape)
-    squared = []
-    for label in (_EYE_LEFT, _EYE_RIGHT):
-        at = np.argwhere(mesh == label)
-        if not len(at):
-            squared.append(np.full(mesh.shape, np.inf))
-            continue
-        row, column = at.mean(0)
-        squared.append((rows - row) ** 2 + (columns - column) ** 2)
-    return np.asarray(squared[0] < squared[1])
+def _nearer_left(pixels: NDArray[np.bool_], centres: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the pixels, [H, W], are nearer to the left eye than to the right one, [N]."""
+    rows, columns = np.nonzero(pixels)
+    at = np.stack([columns, rows], -1) + 0.5
+    left, right = (np.linalg.norm(at - centre, axis=1) for centre in centres)
+    return np.asarray(left < right)
