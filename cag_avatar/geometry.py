@@ -11,11 +11,13 @@ from torch import Tensor
 
 __all__ = [
     "matrix_to_quaternion",
+    "matrix_to_rotation_6d",
     "matrix_to_rotation_vector",
     "midway_transform",
     "quaternion_multiply",
     "quaternion_to_matrix",
     "rigid_transform",
+    "rotation_6d_to_matrix",
     "rotation_vector_to_matrix",
     "transform_about",
 ]
@@ -105,6 +107,23 @@ def matrix_to_rotation_vector(matrix: Tensor) -> Tensor:
     small = norm < 1e-6
     safe = torch.where(small, torch.ones_like(norm), norm)
     return xyz * torch.where(small, 2.0 * torch.ones_like(norm), 2 * torch.atan2(norm, w) / safe)
+
+
+def rotation_6d_to_matrix(values: Tensor) -> Tensor:
+    """Six numbers [..., 6] -> rotation matrix [..., 3, 3] by Gram-Schmidt (Zhou et al., 2019).
+
+    The numbers are the first two *rows* of the matrix, as in PyTorch3D and metrical-tracker; they
+    need be neither unit nor orthogonal.
+    """
+    first, second = values[..., :3], values[..., 3:]
+    a = torch.nn.functional.normalize(first, dim=-1)
+    b = torch.nn.functional.normalize(second - (a * second).sum(-1, keepdim=True) * a, dim=-1)
+    return torch.stack([a, b, torch.linalg.cross(a, b)], -2)
+
+
+def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
+    """First two rows of a rotation matrix [..., 3, 3] -> [..., 6]."""
+    return matrix[..., :2, :].flatten(-2)
 
 
 def rigid_transform(rotation: Tensor, translation: Tensor) -> Tensor:

@@ -24,10 +24,11 @@ def _motion_from(poses: Tensor, neutral: Tensor) -> NDArray[np.float64]:
     return np.concatenate([vectors.numpy(), shift.numpy()], 1)
 
 
-def neutral_frame(motion: Motion, frames: Sequence[int]) -> int:
+def neutral_frame(motion: Motion, frames: Sequence[int], neutral_code: Tensor | None = None) -> int:
     """The frame whose head is closest to the median pose while its face is quiet.
 
-    Distance in radians plus metres / 0.1, plus a tenth of the sum of the coefficients.
+    Distance in radians plus metres / 0.1, plus a tenth of the sum of the coefficients'
+    distances from ``neutral_code`` [E] (zero if None).
     """
     poses = motion.head_pose[list(frames)].double()
     relative = _motion_from(poses, poses[0])
@@ -35,7 +36,9 @@ def neutral_frame(motion: Motion, frames: Sequence[int]) -> int:
     distance = (
         np.linalg.norm(relative[:, :3], axis=1) + np.linalg.norm(relative[:, 3:], axis=1) * 10
     )
-    quiet = motion.codes[list(frames)].double().sum(1).numpy()
+    codes = motion.codes[list(frames)]
+    change = codes if neutral_code is None else codes - neutral_code.to(codes)
+    quiet = change.double().abs().sum(1).numpy()
     return list(frames)[int(np.argmin(distance + 0.1 * quiet))]
 
 
@@ -44,10 +47,14 @@ def capture_record(
     motion: Motion,
     frames: Sequence[int],
     background: tuple[float, float, float],
+    neutral_code: Tensor | None = None,
 ) -> CaptureRecord:
-    """Camera, neutral poses and ranges of the frames trained on."""
+    """Camera, neutral poses and ranges of the frames trained on.
+
+    ``neutral_code`` [E] is the head model's; None stands for zero.
+    """
     motion = motion.cpu()
-    neutral = neutral_frame(motion, frames)
+    neutral = neutral_frame(motion, frames, neutral_code)
     codes = motion.codes[list(frames)].double().numpy()
     poses = motion.head_pose[list(frames)].double()
     relative = _motion_from(poses, motion.head_pose[neutral].double())

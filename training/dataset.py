@@ -306,8 +306,11 @@ def _read_info(path: Path) -> tuple[DatasetInfo, int]:
     frames = values.get("frames")
     if not isinstance(frames, int) or frames < 1:
         raise InputError(f"{file}: field 'frames' must be a positive integer; {_REMAKE}")
-    names = tuple(values.get("code_names") or ())
-    if names != ARKIT_NAMES:
+    names = values.get("code_names")
+    if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
+        raise InputError(f"{file}: field 'code_names' must hold distinct names; {_REMAKE}")
+    names = tuple(map(str, names))
+    if values.get("head_model") == "anny" and names != ARKIT_NAMES:
         raise InputError(f"{file}: field 'code_names' is not the 52 ARKit names; {_REMAKE}")
     try:
         info = DatasetInfo(

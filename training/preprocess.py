@@ -173,6 +173,7 @@ def preprocess(
                 fps=info.fps,
                 source=info.path.name,
                 head_model=model.name,
+                code_names=model.expression_names,
                 crop={"x": crop[0], "y": crop[1], "size": crop[2]},
                 background=_BACKGROUND,
                 tool_version=cag_avatar.__version__,

@@ -173,7 +173,8 @@ def _refine(
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        with torch.no_grad():  # coefficients stay in [0, 1]
-            code = (unit[_POSE:] * rate[_POSE:] + values[0]).clamp(0, 1)
+        with torch.no_grad():  # coefficients stay in their bounds
+            low, high = avatar.avatar.code_low, avatar.avatar.code_high
+            code = (unit[_POSE:] * rate[_POSE:] + values[0]).clamp(low, high)
             unit[_POSE:] = (code - values[0]) / rate[_POSE:]
     return (unit * rate).detach()

@@ -87,7 +87,7 @@ class Trainer:
         workdir: folder for checkpoints; None keeps none.
 
     Raises:
-        InputError: the dataset's head model differs from the bundled one, or a setting is unusable.
+        InputError: the dataset does not fit its head model, or a setting is unusable.
     """
 
     def __init__(self, dataset: Dataset, config: TrainConfig, workdir: Path | None = None) -> None:
@@ -102,6 +102,11 @@ class Trainer:
                 f"{dataset.path / 'tracking.safetensors'}: vertex_offsets is for "
                 f"{len(tracking.vertex_offsets)} vertices, head model '{head.name}' has "
                 f"{len(head.vertices)}; preprocess the video again"
+            )
+        if dataset.info.code_names != head.expression_names:
+            raise InputError(
+                f"{dataset.path / 'dataset.json'}: field 'code_names' is not that of head model "
+                f"'{head.name}'; preprocess the video again"
             )
         torch.manual_seed(config.seed)
         rest = head.rest_vertices(
@@ -435,7 +440,13 @@ def train(
     started = trainer.iteration
     trainer.run(show_progress)
     protocol = trainer.protocol()
-    record = capture_record(dataset, trainer.motion, trainer.frames, trainer.config.background)
+    record = capture_record(
+        dataset,
+        trainer.motion,
+        trainer.frames,
+        trainer.config.background,
+        trainer.avatar.neutral_code,
+    )
     avatar = trainer.avatar.requires_grad_(False).eval().cpu()
     avatar.record = replace(record, protocol=protocol)
     if output is not None:

@@ -147,7 +147,8 @@ class Animator:
             InputError: wrong shape, NaN or infinity.
         """
         self._tensor("code", code, (len(self.expression_names),))
-        clamped = retarget_code(code, self._record, settings)
+        neutral = self._prepared.avatar.neutral_code.cpu().numpy()
+        clamped = retarget_code(code, self._record, settings, neutral)
         if operator_pose is None or operator_neutral is None:
             return self.render(clamped)
         self._tensor("operator_pose", operator_pose, (4, 4))

@@ -1,11 +1,14 @@
 """The avatar file, ``*.cag``.
 
 One safetensors file. Its metadata holds ``format`` = "cag_avatar", ``version`` and ``avatar``, a
-JSON object with ``config`` (AvatarConfig), ``head_model``, ``code_layout`` ("ARKIT_52"),
+JSON object with ``config`` (AvatarConfig), ``head_model``, ``head_kind``, ``head_embedded``,
+``head_fingerprint``, ``code_layout`` ("ARKIT_52", or "NAMED" for other coefficients),
 ``expression_names``, ``sizes`` and ``record`` (CaptureRecord: camera, neutral poses, ranges,
 training protocol, metrics). Its tensors are those of Avatar.state_dict(); the expression basis is
 stored as float16 (its offsets are centimetres, so the rounding is below 10 micrometres), indices
-as int32. Nothing else is needed to load it: no head model file, no pickle.
+as int32. Nothing else is needed to load it, no head model file, no pickle; unless its head model
+may not be passed on (FLAME): then the file holds the model's name and fingerprint, and the model's
+own file must be there (see ``head_models/library.py``).
 """
 
 from __future__ import annotations
@@ -26,27 +29,21 @@ from cag_avatar.errors import InputError
 from cag_avatar.files import replacing
 from cag_avatar.gaussians.uv_sampling import SurfaceSamples
 from cag_avatar.head_models.arkit import ARKIT_NAMES
-from cag_avatar.head_models.base import JOINTS, REGIONS, HeadModel
+from cag_avatar.head_models.base import HEAD_MODEL_KINDS, REGIONS, HeadModel
+from cag_avatar.head_models.library import load_head_model
+from cag_avatar.head_models.storage import check_head_tensors, head_model_fingerprint
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "load_avatar", "save_avatar"]
 
 FORMAT = "cag_avatar"
 FORMAT_VERSION = 1
 
-_LAYOUT = "ARKIT_52"
 _HALF = frozenset({"expression_basis"})
-#: Index tensors and the size that bounds their entries.
-_INDICES = {
-    "faces": "vertices",
-    "face_uv": "uv",
-    "face_region": "regions",
-    "vertex_region": "regions",
-    "eye_left": "vertices",
-    "eye_right": "vertices",
-    "sample_face": "faces",
-    "sample_region": "regions",
-}
+#: Index tensors of the samples and the size that bounds their entries.
+_INDICES = {"sample_face": "faces", "sample_region": "regions"}
 _SIZES = ("vertices", "faces", "uv", "expressions", "gaussians", "eye_left", "eye_right")
+#: Letters of HeadModel.tensor_shapes for sizes of the file.
+_LETTERS = {"V": "vertices", "F": "faces", "U": "uv", "L": "eye_left", "R": "eye_right"}
 _REMAKE = "make it again with 'cag-avatar train'"
 
 
@@ -60,7 +57,7 @@ def save_avatar(path: Path | str, avatar: Avatar) -> None:
         raise InputError(f"{path}: an avatar without a capture record cannot be saved, set .record")
     tensors = {}
     for name, tensor in avatar.state_dict().items():
-        if name in _INDICES:
+        if not tensor.is_floating_point():
             value = tensor.to(torch.int32)
         else:
             if not torch.isfinite(tensor).all():
@@ -70,7 +67,10 @@ def save_avatar(path: Path | str, avatar: Avatar) -> None:
     body = {
         "config": avatar.config.to_dict(),
         "head_model": avatar.head_name,
-        "code_layout": _LAYOUT,
+        "head_kind": avatar.head.kind,
+        "head_embedded": avatar.head.embeddable,
+        "head_fingerprint": head_model_fingerprint(avatar.head),
+        "code_layout": _layout(avatar.expression_names),
         "expression_names": list(avatar.expression_names),
         "sizes": _sizes(avatar),
         "record": avatar.record.to_dict(),
@@ -84,15 +84,20 @@ def save_avatar(path: Path | str, avatar: Avatar) -> None:
         save_file(tensors, temporary, metadata=metadata)
 
 
+def _layout(names: tuple[str, ...]) -> str:
+    return "ARKIT_52" if names == ARKIT_NAMES else "NAMED"
+
+
 def _sizes(avatar: Avatar) -> dict[str, int]:
+    head = avatar.head
     return {
-        "vertices": len(avatar.rest),
-        "faces": len(avatar.faces),
-        "uv": len(avatar.uv),
-        "expressions": len(avatar.expression_basis),
+        "vertices": len(head.vertices),
+        "faces": len(head.faces),
+        "uv": len(head.uv),
+        "expressions": head.num_expression,
         "gaussians": avatar.num_gaussians,
-        "eye_left": len(avatar.eye_left),
-        "eye_right": len(avatar.eye_right),
+        "eye_left": len(head.eye_left),
+        "eye_right": len(head.eye_right),
     }
 
 
@@ -101,8 +106,8 @@ def load_avatar(path: Path | str) -> Avatar:
 
     Raises:
         InputError: one line naming the file, what is wrong with it and what to do: not there, not
-            an
-            avatar, truncated, another version, a missing, extra or misshapen tensor, NaN.
+            an avatar, truncated, another version, a missing, extra or misshapen tensor, NaN; or its
+            head model is not in the file and not installed, or is another version.
     """
     path = Path(path)
     if not path.is_file():
@@ -126,8 +131,9 @@ def load_avatar(path: Path | str) -> Avatar:
             f"{path}: not an avatar file, or truncated ({error}); {_REMAKE}"
         ) from error
     config, record, sizes = _parse(path, body)
-    _check_head(path, tensors, sizes)
-    avatar = _build(path, body, config, record, tensors)
+    _check_samples(path, tensors, sizes)
+    head = _head(path, body, sizes, tensors)
+    avatar = _build(path, head, config, record, tensors)
     expected = avatar.state_dict()
     for name in sorted(expected.keys() - tensors.keys()):
         raise InputError(f"{path}: tensor '{name}' is missing; {_REMAKE}")
@@ -139,7 +145,8 @@ def load_avatar(path: Path | str) -> Avatar:
                 f"{path}: tensor '{name}' has shape {list(tensor.shape)}, expected "
                 f"{list(expected[name].shape)}; {_REMAKE}"
             )
-        _check_values(path, name, tensor)
+        if expected[name].is_floating_point():
+            _check_values(path, name, tensor)
     avatar.load_state_dict({name: t.to(expected[name].dtype) for name, t in tensors.items()})
     return avatar.eval().requires_grad_(False)
 
@@ -152,12 +159,14 @@ def _body(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     for name in ("config", "head_model", "expression_names", "sizes", "record"):
         if not isinstance(body, dict) or name not in body:
             raise InputError(f"{path}: field '{name}' of the header is missing; {_REMAKE}")
-    if body.get("code_layout") != _LAYOUT:
+    names = body["expression_names"]
+    if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
+        raise InputError(f"{path}: field 'expression_names' must hold distinct names; {_REMAKE}")
+    layout = _layout(tuple(names))
+    if body.get("code_layout") != layout:
         raise InputError(
-            f"{path}: code layout '{body.get('code_layout')}' is unknown, expected {_LAYOUT}"
+            f"{path}: code layout '{body.get('code_layout')}' is unknown, expected {layout}"
         )
-    if tuple(body["expression_names"]) != ARKIT_NAMES:
-        raise InputError(f"{path}: field 'expression_names' is not the 52 ARKit names in order")
     return body
 
 
@@ -169,29 +178,22 @@ def _parse(path: Path, body: dict[str, Any]) -> tuple[AvatarConfig, CaptureRecor
     record = CaptureRecord.from_dict(body["record"], str(path))
     sizes = body["sizes"]
     for name in _SIZES:
-        if not isinstance(sizes.get(name), int) or sizes[name] < 1:
+        least = 0 if name.startswith("eye") else 1
+        if not isinstance(sizes.get(name), int) or sizes[name] < least:
             raise InputError(f"{path}: field 'sizes.{name}' must be a positive integer")
+    if sizes["expressions"] != len(body["expression_names"]):
+        raise InputError(f"{path}: field 'sizes.expressions' differs from 'expression_names'")
     for name in ("code_min", "code_max"):
         if len(getattr(record, name)) != sizes["expressions"]:
             raise InputError(f"{path}: field '{name}' must hold {sizes['expressions']} numbers")
     return config, record, {**sizes, "regions": len(REGIONS)}
 
 
-def _check_head(path: Path, tensors: dict[str, Tensor], sizes: dict[str, int]) -> None:
-    """Check what building the avatar relies on: the mesh and the samples."""
-    v, f, n = sizes["vertices"], sizes["faces"], sizes["gaussians"]
+def _check_samples(path: Path, tensors: dict[str, Tensor], sizes: dict[str, int]) -> None:
+    """Check what building the avatar relies on, the head model aside."""
+    n = sizes["gaussians"]
     shapes = {
-        "rest": (v, 3),
-        "faces": (f, 3),
-        "uv": (sizes["uv"], 2),
-        "face_uv": (f, 3),
-        "expression_basis": (sizes["expressions"], v, 3),
-        "skinning": (v, len(JOINTS)),
-        "neck_pivot": (3,),
-        "face_region": (f,),
-        "vertex_region": (v,),
-        "eye_left": (sizes["eye_left"],),
-        "eye_right": (sizes["eye_right"],),
+        "rest": (sizes["vertices"], 3),
         "sample_face": (n,),
         "sample_barycentric": (n, 3),
         "sample_uv": (n, 2),
@@ -206,54 +208,82 @@ def _check_head(path: Path, tensors: dict[str, Tensor], sizes: dict[str, int]) -
                 f"{path}: tensor '{name}' has shape {list(tensor.shape)}, expected {list(shape)}; "
                 f"{_REMAKE}"
             )
-        _check_values(path, name, tensor)
         if name in _INDICES:
             bound = sizes[_INDICES[name]]
             if tensor.dtype != torch.int32 or int(tensor.min()) < 0 or int(tensor.max()) >= bound:
                 raise InputError(
                     f"{path}: tensor '{name}' must hold int32 indices below {bound}; {_REMAKE}"
                 )
+        else:
+            _check_values(path, name, tensor)
 
 
 def _check_values(path: Path, name: str, tensor: Tensor) -> None:
-    if name in _INDICES:
-        return
     if not tensor.is_floating_point():
         raise InputError(f"{path}: tensor '{name}' has dtype {tensor.dtype}, expected floats")
     if not torch.isfinite(tensor).all():
         raise InputError(f"{path}: tensor '{name}' holds NaN or infinity; {_REMAKE}")
 
 
+def _head(
+    path: Path, body: dict[str, Any], sizes: dict[str, int], tensors: dict[str, Tensor]
+) -> HeadModel:
+    """The head model: from the file's own tensors, or by its name."""
+    name, names = str(body["head_model"]), tuple(body["expression_names"])
+    if not body.get("head_embedded", True):
+        try:
+            head = load_head_model(name)
+        except InputError as error:
+            raise InputError(f"{path}: made with another head model: {error}") from error
+        if head_model_fingerprint(head) != body.get("head_fingerprint"):
+            raise InputError(
+                f"{path}: made with another version of head model '{name}' than {head.file}; "
+                "install that version, or train again"
+            )
+        return head
+    kind = str(body.get("head_kind", "linear"))
+    if kind not in HEAD_MODEL_KINDS:
+        raise InputError(
+            f"{path}: field 'head_kind' is '{kind}', this program knows "
+            f"{', '.join(sorted(HEAD_MODEL_KINDS))}"
+        )
+    model_class = HEAD_MODEL_KINDS[kind]
+    own: dict[str, Any] = {
+        key: tensors[key].float() if tensors[key].is_floating_point() else tensors[key].long()
+        for key in model_class.tensor_shapes
+        if key in tensors
+    }
+    known = {letter: sizes[size] for letter, size in _LETTERS.items()} | {"E": len(names)}
+    check_head_tensors(
+        model_class, own, known, str(path), _REMAKE, skip=("vertices", "identity_basis")
+    )
+    rest = tensors["rest"].float()
+    head = model_class(
+        name=name,
+        expression_names=names,
+        vertices=rest,
+        identity_basis=rest.new_zeros(0, *rest.shape),
+        **own,
+    )
+    if head.skinning.shape[1] != len(head.joint_names):
+        raise InputError(f"{path}: tensor 'skinning' is not for {len(head.joint_names)} joints")
+    return head
+
+
 def _build(
     path: Path,
-    body: dict[str, Any],
+    head: HeadModel,
     config: AvatarConfig,
     record: CaptureRecord,
     tensors: dict[str, Tensor],
 ) -> Avatar:
-    t = {
-        name: tensor.long() if name in _INDICES else tensor.float()
-        for name, tensor in tensors.items()
-    }
-    head = HeadModel(
-        name=str(body["head_model"]),
-        vertices=t["rest"],
-        faces=t["faces"],
-        uv=t["uv"],
-        face_uv=t["face_uv"],
-        identity_basis=t["rest"].new_zeros(0, *t["rest"].shape),
-        expression_basis=t["expression_basis"],
-        expression_names=tuple(body["expression_names"]),
-        skinning=t["skinning"],
-        neck_pivot=t["neck_pivot"],
-        eye_vertices=(t["eye_left"], t["eye_right"]),
-        face_region=t["face_region"],
-        vertex_region=t["vertex_region"],
-    )
     samples = SurfaceSamples(
-        t["sample_face"], t["sample_barycentric"], t["sample_uv"], t["sample_region"]
+        tensors["sample_face"].long(),
+        tensors["sample_barycentric"].float(),
+        tensors["sample_uv"].float(),
+        tensors["sample_region"].long(),
     )
     try:
-        return Avatar(config, head, t["rest"], samples, record)
+        return Avatar(config, head, tensors["rest"].float(), samples, record)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

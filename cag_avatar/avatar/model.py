@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from cag_avatar.errors import InputError
 from cag_avatar.fusion.encoding import encode_positions, encoded_size
 from cag_avatar.fusion.factory import make_fusion
 from cag_avatar.fusion.offsets import OffsetNetwork, Offsets, bounded_offsets, offset_limits
-from cag_avatar.fusion.tokens import driving_tokens, token_names
+from cag_avatar.fusion.tokens import driving_values, token_groups, token_names
 from cag_avatar.gaussians.attributes import GaussianAttributes, Gaussians
 from cag_avatar.gaussians.carry import carry
 from cag_avatar.gaussians.surface import SurfaceBinding
@@ -23,9 +24,8 @@ from cag_avatar.rendering.spherical_harmonics import SH_CONSTANT, spherical_harm
 
 __all__ = ["Avatar", "compose"]
 
-#: Head model tensors that an avatar carries, so that its file needs nothing else.
-_HEAD_TENSORS = ("faces", "uv", "face_uv", "expression_basis", "skinning", "neck_pivot")
-_HEAD_REGIONS = ("face_region", "vertex_region")
+#: Head model tensors that an avatar has its own of, or does not need.
+_PERSONAL = ("vertices", "identity_basis")
 
 
 def compose(
@@ -86,16 +86,24 @@ class Avatar(nn.Module):
                 f"rest: shape {list(rest.shape)}, {head.name} has {list(head.vertices.shape)}"
             )
         self.config = config
-        self.head_name = head.name
-        self.expression_names = head.expression_names
+        self._head_class = type(head)
+        self._head_fields: dict[str, Any] = {
+            "name": head.name,
+            "expression_names": head.expression_names,
+            "metadata": head.metadata,
+            "file": head.file,
+        }
         self.record = record
         if samples is None:
             samples = sample_uv(head, config.uv_resolution, config.density)
         self.register_buffer("rest", rest.detach().clone())
-        for name in (*_HEAD_TENSORS, *_HEAD_REGIONS):
-            self.register_buffer(name, getattr(head, name).clone())
-        for name, index in zip(("eye_left", "eye_right"), head.eye_vertices, strict=True):
-            self.register_buffer(name, index.clone())
+        # In the file, so that it needs nothing else, unless the model's licence forbids that.
+        self._head_tensors = tuple(n for n in head.tensor_shapes if n not in _PERSONAL)
+        for name in self._head_tensors:
+            value = getattr(head, name).clone()
+            self.register_buffer(name, value, persistent=head.embeddable)
+        for name in ("neutral_code", "code_low", "code_high"):
+            self.register_buffer(name, getattr(head, name).clone(), persistent=False)
         for name in ("face", "barycentric", "uv", "region"):
             self.register_buffer(f"sample_{name}", getattr(samples, name).clone())
         self.binding = SurfaceBinding(samples, self.faces, self.rest)
@@ -103,8 +111,10 @@ class Avatar(nn.Module):
             self.binding.rest_points, self.binding.gaussian_rest_frames, config.sh_degree
         )
         encoding = encoded_size(config.octaves)
-        tokens = len(token_names(self.expression_names, config.neck_tokens))
-        self.fusion = make_fusion(config.fusion, encoding, tokens, config.heads, config.head_size)
+        groups = token_groups(token_names(head.code_tokens, config.neck_tokens))
+        self.fusion = make_fusion(
+            config.fusion, encoding, len(groups), config.heads, config.head_size, groups
+        )
         self.network = OffsetNetwork(encoding, self.fusion.context_size, config.width, config.depth)
         embedded = encode_positions(self.binding.rest_points, config.octaves, config.position_scale)
         self.register_buffer("encoding", embedded, persistent=False)
@@ -118,21 +128,27 @@ class Avatar(nn.Module):
 
     rest: Tensor
     faces: Tensor
-    uv: Tensor
-    face_uv: Tensor
-    expression_basis: Tensor
-    skinning: Tensor
     neck_pivot: Tensor
-    face_region: Tensor
-    vertex_region: Tensor
-    eye_left: Tensor
-    eye_right: Tensor
+    neutral_code: Tensor
+    code_low: Tensor
+    code_high: Tensor
     sample_face: Tensor
     sample_barycentric: Tensor
     sample_uv: Tensor
     sample_region: Tensor
     encoding: Tensor
     offset_limits: Tensor
+
+    @property
+    def head_name(self) -> str:
+        """Name of the head model."""
+        return str(self._head_fields["name"])
+
+    @property
+    def expression_names(self) -> tuple[str, ...]:
+        """Name of each coefficient of a code."""
+        names: tuple[str, ...] = self._head_fields["expression_names"]
+        return names
 
     @property
     def num_gaussians(self) -> int:
@@ -142,13 +158,11 @@ class Avatar(nn.Module):
     @property
     def head(self) -> HeadModel:
         """The person's head as a head model without identity components."""
-        return HeadModel(
-            name=self.head_name,
+        return self._head_class(
             vertices=self.rest,
             identity_basis=self.rest.new_zeros(0, *self.rest.shape),
-            expression_names=self.expression_names,
-            eye_vertices=(self.eye_left, self.eye_right),
-            **{name: getattr(self, name) for name in (*_HEAD_TENSORS, *_HEAD_REGIONS)},
+            **{name: getattr(self, name) for name in self._head_tensors},
+            **self._head_fields,
         )
 
     def posed_vertices(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> Tensor:
@@ -156,8 +170,9 @@ class Avatar(nn.Module):
         return self.head.posed_vertices(self.rest, code[None], head_pose[None], torso_pose[None])[0]
 
     def tokens(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> Tensor:
-        """Expression tokens [T] of a frame; arguments as for gaussians()."""
-        return driving_tokens(code, head_pose, torso_pose, self.config.neck_tokens)
+        """Psi [D] of a frame, zero at rest; arguments as for gaussians()."""
+        change = code - self.neutral_code
+        return driving_values(change, head_pose, torso_pose, self.config.neck_tokens)
 
     def raw_offsets(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> Tensor:
         """Outputs of the offset network before they are bounded, [N, 12] (eqs. 5 and 6)."""

@@ -41,15 +41,18 @@ def soft_clamp(
 
 
 def retarget_code(
-    code: NDArray[np.floating], record: CaptureRecord, settings: Retargeting | None = None
+    code: NDArray[np.floating],
+    record: CaptureRecord,
+    settings: Retargeting | None = None,
+    neutral: NDArray[np.floating] | float = 0.0,
 ) -> NDArray[np.float32]:
     """Keep a code [E] near the range seen in training; returns float32 [E].
 
-    Coefficients that training never saw are held close to 0, because the network has never learned
-    what they look like; the mesh still moves by what is left.
+    Coefficients that training never saw are held close to ``neutral`` [E], because the network has
+    never learned what they look like; the mesh still moves by what is left.
     """
     settings = settings or Retargeting()
-    low, high = np.minimum(record.code_min, 0.0), np.maximum(record.code_max, 0.0)
+    low, high = np.minimum(record.code_min, neutral), np.maximum(record.code_max, neutral)
     return soft_clamp(np.asarray(code, dtype=np.float64), low, high, settings.code_margin).astype(
         np.float32
     )

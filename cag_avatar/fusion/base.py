@@ -10,10 +10,10 @@ __all__ = ["Fusion"]
 
 
 class Fusion(nn.Module, ABC):
-    """Fuses the driving tokens psi with the encoded positions of N Gaussians into c_psi (eq. 5).
+    """Fuses the driving values psi with the encoded positions of N Gaussians into c_psi (eq. 5).
 
     The work is split by what it depends on: :meth:`static` sees only the position, so its result
-    can be kept for an avatar; :meth:`context` adds the tokens of a frame.
+    can be kept for an avatar; :meth:`context` adds the values of a frame.
     """
 
     context_size: int
@@ -21,15 +21,15 @@ class Fusion(nn.Module, ABC):
 
     @abstractmethod
     def static(self, encoding: Tensor) -> Tensor | None:
-        """What depends on the encoded positions [N, D] alone; None if nothing does."""
+        """What depends on the encoded positions [N, P] alone; None if nothing does."""
 
     @abstractmethod
-    def context(self, static: Tensor | None, tokens: Tensor) -> Tensor:
-        """Context vectors of tokens [T]: [N, C], or [1, C] where all Gaussians get the same."""
+    def context(self, static: Tensor | None, values: Tensor) -> Tensor:
+        """Context vectors of values [D]: [N, C], or [1, C] where all Gaussians get the same."""
 
-    def forward(self, encoding: Tensor, tokens: Tensor) -> Tensor:
-        """Context vectors [N, C] of encoded positions [N, D] and tokens [T]."""
-        context = self.context(self.static(encoding), tokens)
+    def forward(self, encoding: Tensor, values: Tensor) -> Tensor:
+        """Context vectors [N, C] of encoded positions [N, P] and values [D]."""
+        context = self.context(self.static(encoding), values)
         return context.expand(encoding.shape[0], self.context_size)
 
     def rows(self, static: Tensor | None, rows: Tensor) -> Tensor | None:

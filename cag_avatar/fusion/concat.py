@@ -13,17 +13,17 @@ class ConcatFusion(Fusion):
     """The context is the expression code itself, the same for every Gaussian.
 
     Args:
-        num_tokens: length of the code.
+        num_values: length D of psi.
     """
 
-    def __init__(self, num_tokens: int) -> None:
+    def __init__(self, num_values: int) -> None:
         super().__init__()
-        self.context_size = num_tokens
+        self.context_size = num_values
 
     def static(self, encoding: Tensor) -> None:
         """Nothing depends on the position."""
         return
 
-    def context(self, static: Tensor | None, tokens: Tensor) -> Tensor:
-        """Tokens [T] -> [1, T]."""
-        return tokens[None]
+    def context(self, static: Tensor | None, values: Tensor) -> Tensor:
+        """Values [D] -> [1, D]."""
+        return values[None]

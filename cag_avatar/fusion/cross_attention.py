@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,44 +17,62 @@ class CrossAttentionFusion(Fusion):
     """Every Gaussian asks, by its position, which coefficients concern it.
 
     The query is gamma(mu_T) W_Q. The expression code is not one key but T tokens, one a
-    coefficient: with a single key the softmax is 1 everywhere and nothing adapts (see
-    ``one_token.py``). A token's key is learned and does not depend on the frame; its value is the
-    coefficient times a learned embedding. So the attention weights belong to the avatar, not to
-    the frame: :meth:`static` returns them, they can be computed once, and a frame costs one small
-    product.
+    coefficient (or a few that belong together): with a single key the softmax is 1 everywhere and
+    nothing adapts (see ``one_token.py``). A token's key is learned and does not depend on the
+    frame; its value is the coefficient times a learned embedding (the sum of them). So the
+    attention weights belong to the avatar, not to the frame: :meth:`static` returns them, they can
+    be computed once, and a frame costs one small product.
 
     Values are multiplied by T. Softmax weights start near 1 / T; without the factor the context
     would start T times smaller than the concatenated code that it replaces.
 
     Args:
-        encoding_size: length D of an encoded position.
-        num_tokens: number of tokens T.
+        encoding_size: length P of an encoded position.
+        num_values: length D of psi.
         heads: attention heads.
         head_size: length of a head's query, key and value.
+        groups: token of each value, D numbers that cover 0 .. T - 1; None gives each its own.
     """
 
-    def __init__(self, encoding_size: int, num_tokens: int, heads: int, head_size: int) -> None:
+    def __init__(
+        self,
+        encoding_size: int,
+        num_values: int,
+        heads: int,
+        head_size: int,
+        groups: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
+        own = list(range(num_values))
+        groups = own if groups is None else list(groups)
+        self.num_tokens = max(groups) + 1
+        #: None where values and tokens are the same: saves the sum over each token.
+        self.groups = None if groups == own else groups
         self.heads = heads
         self.head_size = head_size
         self.context_size = heads * head_size
         self.query = nn.Linear(encoding_size, heads * head_size, bias=False)
-        self.key = nn.Parameter(torch.randn(heads, num_tokens, head_size))
+        self.key = nn.Parameter(torch.randn(heads, self.num_tokens, head_size))
         self.embedding = nn.Parameter(
-            torch.randn(heads, num_tokens, head_size) / math.sqrt(num_tokens)
+            torch.randn(heads, num_values, head_size) / math.sqrt(num_values)
         )
 
     def static(self, encoding: Tensor) -> Tensor:
-        """Attention weights of encoded positions [N, D] over the tokens: [heads, N, T]."""
+        """Attention weights of encoded positions [N, P] over the tokens: [heads, N, T]."""
         query = self.query(encoding).unflatten(-1, (self.heads, self.head_size)).transpose(0, 1)
         score = (query / math.sqrt(self.head_size)) @ self.key.transpose(1, 2)
         return score.softmax(-1)
 
-    def values(self, tokens: Tensor) -> Tensor:
-        """Values of tokens [T]: [heads, T, head_size]."""
-        return tokens[:, None] * self.embedding * len(tokens)
+    def values(self, values: Tensor) -> Tensor:
+        """What the tokens say of psi [D]: [heads, T, head_size]."""
+        each = values[:, None] * self.embedding * self.num_tokens
+        if self.groups is None:
+            return each
+        index = torch.tensor(self.groups, device=each.device)
+        total = each.new_zeros(self.heads, self.num_tokens, self.head_size)
+        return total.index_add(1, index, each)
 
-    def context(self, static: Tensor | None, tokens: Tensor) -> Tensor:
-        """Weighted sum of the values: weights [heads, N, T], tokens [T] -> [N, C]."""
+    def context(self, static: Tensor | None, values: Tensor) -> Tensor:
+        """Weighted sum of the tokens' values: weights [heads, N, T], psi [D] -> [N, C]."""
         assert static is not None
-        return (static @ self.values(tokens).to(static.dtype)).transpose(0, 1).flatten(1)
+        return (static @ self.values(values).to(static.dtype)).transpose(0, 1).flatten(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from cag_avatar.errors import InputError
@@ -16,13 +17,21 @@ FusionName = Literal["cross-attention", "concat", "one-token"]
 
 
 def make_fusion(
-    name: str, encoding_size: int, num_tokens: int, heads: int, head_size: int
+    name: str,
+    encoding_size: int,
+    num_values: int,
+    heads: int,
+    head_size: int,
+    groups: Sequence[int] | None = None,
 ) -> Fusion:
-    """Build a fusion module. Raises InputError on an unknown name."""
+    """Build a fusion module; arguments as for CrossAttentionFusion.
+
+    Raises InputError on an unknown name.
+    """
     if name == "cross-attention":
-        return CrossAttentionFusion(encoding_size, num_tokens, heads, head_size)
+        return CrossAttentionFusion(encoding_size, num_values, heads, head_size, groups)
     if name == "one-token":
-        return OneTokenFusion(encoding_size, num_tokens, heads, head_size)
+        return OneTokenFusion(encoding_size, num_values, heads, head_size)
     if name == "concat":
-        return ConcatFusion(num_tokens)
+        return ConcatFusion(num_values)
     raise InputError(f"fusion: unknown '{name}', choose from {', '.join(get_args(FusionName))}")

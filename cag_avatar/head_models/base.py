@@ -1,23 +1,22 @@
-"""The head model interface: a linear, skinned head with named regions."""
+"""The head model interface: a skinned mesh with identity, an expression code and named regions."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cag_avatar.geometry import midway_transform, transform_about
-from cag_avatar.head_models.arkit import ARKIT_INDEX
+from cag_avatar.head_models.arkit import ARKIT_INDEX, arkit_source
 
-__all__ = ["JOINTS", "MAX_GAZE_PITCH", "MAX_GAZE_YAW", "REGIONS", "HeadModel"]
+__all__ = ["HEAD_MODEL_KINDS", "MAX_GAZE_PITCH", "MAX_GAZE_YAW", "REGIONS", "HeadModel"]
 
-#: Skinning joints, in the order of the columns of ``skinning``. The neck moves midway between
-#: torso and head; each eye turns about its own centre.
-JOINTS: tuple[str, ...] = ("torso", "neck", "head", "eye_left", "eye_right")
-
-#: Named regions; every face of the mesh carries the index of one of them.
+#: Named regions; every face of the mesh carries the index of one of them. A model need not have
+#: all of them (FLAME has no teeth).
 REGIONS: tuple[str, ...] = (
     "face_skin",
     "lips",
@@ -33,21 +32,61 @@ REGIONS: tuple[str, ...] = (
     "shoulders",
 )
 
-#: Largest eyeball rotation, radians, at an eyeLook* coefficient of 1.
+#: Eyeball rotation, radians, that an ARKit eyeLook* coefficient of 1 stands for.
 MAX_GAZE_YAW = np.deg2rad(30.0)
 MAX_GAZE_PITCH = np.deg2rad(22.0)
 
+#: Kinds of head model by the name that files carry; subclasses of HeadModel enter themselves.
+HEAD_MODEL_KINDS: dict[str, type[HeadModel]] = {}
 
-@dataclass(frozen=True, eq=False)
-class HeadModel:
-    """A head mesh with identity and expression bases, joints, UVs and regions.
 
-    V vertices, F faces, I identity and E expression components; canonical space (metres, x to the
-    subject's left, y up, z out of the face, origin midway between the eyeballs of the mean head).
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeadModel(ABC):
+    """A head mesh with an identity basis, an expression code, joints, UVs and regions.
+
+    V vertices, F faces, I identity components, E expression coefficients, J joints; canonical space
+    (metres, x to the subject's left, y up, z out of the face, origin midway between the eyeballs of
+    the mean head).
+
+    A subclass says what a code does: ``joint_names``, :meth:`express` and :meth:`joint_transforms`,
+    and where they differ from ARKit's the bounds, the neutral code and the tokens. It is named by
+    ``kind`` in files (``class Mine(HeadModel, kind="mine")``), and lists the tensors it adds in
+    ``tensor_shapes``; that is all that saving, loading, Gaussians, fusion and rendering need.
     """
+
+    kind: ClassVar[str]
+    """Name of the subclass in files."""
+    embeddable: ClassVar[bool] = True
+    """Whether an avatar file may carry the model; otherwise it names it, and the model's own file
+    is needed to open the avatar."""
+    tensor_shapes: ClassVar[dict[str, tuple[str | int, ...]]] = {
+        "vertices": ("V", 3),
+        "faces": ("F", 3),
+        "uv": ("U", 2),
+        "face_uv": ("F", 3),
+        "identity_basis": ("I", "V", 3),
+        "skinning": ("V", "J"),
+        "neck_pivot": (3,),
+        "eye_left": ("L",),
+        "eye_right": ("R",),
+        "face_region": ("F",),
+        "vertex_region": ("V",),
+    }
+    """Tensor fields and their shapes; a letter stands for the same number everywhere."""
+    index_bounds: ClassVar[dict[str, str]] = {
+        "faces": "V",
+        "face_uv": "U",
+        "eye_left": "V",
+        "eye_right": "V",
+        "face_region": "regions",
+        "vertex_region": "regions",
+    }
+    """Tensor fields that hold indices (int64), and what each counts."""
 
     name: str
     """Name of the model, stored in every file that depends on its topology."""
+    expression_names: tuple[str, ...]
+    """Name of each coefficient of a code."""
     vertices: Tensor
     """Mean rest head, [V, 3] float32."""
     faces: Tensor
@@ -58,22 +97,55 @@ class HeadModel:
     """Corner indices into ``uv``, [F, 3] int64."""
     identity_basis: Tensor
     """Offsets per unit-variance identity component, [I, V, 3] float32."""
-    expression_basis: Tensor
-    """Offsets at an expression coefficient of 1, [E, V, 3] float32."""
-    expression_names: tuple[str, ...]
-    """Name of each expression component."""
     skinning: Tensor
-    """Weights over JOINTS, [V, 5] float32, rows sum to 1."""
+    """Weights over ``joint_names``, [V, J] float32, rows sum to 1."""
     neck_pivot: Tensor
     """Point in which the neck bends, canonical space, [3] float32."""
-    eye_vertices: tuple[Tensor, Tensor]
-    """Vertex indices of the left and the right eyeball, int64."""
+    eye_left: Tensor
+    """Vertex indices of the left eyeball, int64; empty if the model has none."""
+    eye_right: Tensor
+    """Vertex indices of the right eyeball, int64; empty if the model has none."""
     face_region: Tensor
     """Index into REGIONS of each face, [F] int64."""
     vertex_region: Tensor
     """Index into REGIONS of each vertex, [V] int64."""
     metadata: dict[str, str] = field(default_factory=dict)
     """Source and licence, as text."""
+    file: Path | None = None
+    """File that the model was read from."""
+
+    def __init_subclass__(cls, kind: str, **keywords: object) -> None:
+        super().__init_subclass__(**keywords)
+        cls.kind = kind
+        HEAD_MODEL_KINDS[kind] = cls
+
+    @property
+    @abstractmethod
+    def joint_names(self) -> tuple[str, ...]:
+        """Name of each joint; a model without joints has one, the head."""
+
+    @abstractmethod
+    def express(self, rest: Tensor, code: Tensor) -> Tensor:
+        """Add the expression: rest [V, 3], code [B, E] -> canonical vertices [B, V, 3].
+
+        What joints move (eyeballs, a jaw that turns) is not moved here.
+        """
+
+    @abstractmethod
+    def joint_transforms(
+        self, rest: Tensor, code: Tensor, head_pose: Tensor, torso_pose: Tensor
+    ) -> Tensor:
+        """Transform of every joint, canonical space to camera space.
+
+        Args:
+            rest: rest head [V, 3].
+            code: expression codes [B, E].
+            head_pose: canonical to camera space, [B, 4, 4].
+            torso_pose: canonical to camera space, [B, 4, 4].
+
+        Returns:
+            [B, J, 4, 4] in the order of ``joint_names``.
+        """
 
     @property
     def num_identity(self) -> int:
@@ -83,7 +155,48 @@ class HeadModel:
     @property
     def num_expression(self) -> int:
         """Number of expression coefficients E."""
-        return int(self.expression_basis.shape[0])
+        return len(self.expression_names)
+
+    @property
+    def neutral_code(self) -> Tensor:
+        """The code of the rest head, [E]."""
+        return self.vertices.new_zeros(self.num_expression)
+
+    @property
+    def code_low(self) -> Tensor:
+        """Smallest sensible coefficients, [E]; -inf where there is no bound."""
+        return self.vertices.new_zeros(self.num_expression)
+
+    @property
+    def code_high(self) -> Tensor:
+        """Largest sensible coefficients, [E]; inf where there is no bound."""
+        return self.vertices.new_ones(self.num_expression)
+
+    @property
+    def code_tokens(self) -> tuple[str, ...]:
+        """Name of the token that each coefficient belongs to, E of them.
+
+        Coefficients that mean something only together (the six numbers of a rotation) share one.
+        """
+        return self.expression_names
+
+    @property
+    def eye_vertices(self) -> tuple[Tensor, Tensor]:
+        """Vertex indices of the left and the right eyeball, int64; may be empty."""
+        return self.eye_left, self.eye_right
+
+    def arkit_to_code(self, arkit: Tensor) -> Tensor:
+        """ARKIT_NAMES coefficients [B, 52] -> codes [B, E], as far as there is a mapping.
+
+        Here by name: ARKit's own, or with _L and _R for Left and Right as in ICT-FaceKit. A
+        coefficient with another name stays neutral.
+        """
+        code = self.neutral_code.to(arkit).repeat(len(arkit), 1)
+        for index, name in enumerate(self.expression_names):
+            source = arkit_source(name)
+            if source is not None:
+                code[:, index] = arkit[:, ARKIT_INDEX[source]]
+        return code
 
     def region_faces(self, *names: str) -> Tensor:
         """Indices of faces in any of the named regions, int64. Raises KeyError on a bad name."""
@@ -104,56 +217,12 @@ class HeadModel:
         rest = self.vertices + (identity @ flat).reshape(-1, 3)
         return rest if offsets is None else rest + offsets
 
-    def express(self, rest: Tensor, code: Tensor) -> Tensor:
-        """Add the expression: rest [V, 3], code [B, E] -> canonical vertices [B, V, 3].
-
-        Eyeballs are not turned here: their rotation is part of the joint transforms.
-        """
-        flat = self.expression_basis.reshape(self.num_expression, -1)
-        return rest + (code @ flat).reshape(code.shape[0], -1, 3)
-
-    def gaze(self, code: Tensor) -> Tensor:
-        """Eyeball rotation of a code [B, E]: rotation vectors [B, 2, 3] (left, right), radians.
-
-        ARKit's eyeLookIn / Out / Up / Down give yaw and pitch: 1 is 30 degrees of yaw, 22 of pitch.
-        """
-
-        def c(name: str) -> Tensor:
-            return code[:, ARKIT_INDEX[name]]
-
-        yaw_left = c("eyeLookOutLeft") - c("eyeLookInLeft")
-        yaw_right = c("eyeLookInRight") - c("eyeLookOutRight")
-        pitch_left = c("eyeLookDownLeft") - c("eyeLookUpLeft")
-        pitch_right = c("eyeLookDownRight") - c("eyeLookUpRight")
-        zero = torch.zeros_like(yaw_left)
-        left = torch.stack([pitch_left * MAX_GAZE_PITCH, yaw_left * MAX_GAZE_YAW, zero], -1)
-        right = torch.stack([pitch_right * MAX_GAZE_PITCH, yaw_right * MAX_GAZE_YAW, zero], -1)
-        return torch.stack([left, right], 1)
-
     def eye_centres(self, rest: Tensor) -> Tensor:
-        """Centres of the eyeballs of a rest head [V, 3]: [2, 3] (left, right)."""
+        """Centres of the eyeballs of a rest head [V, 3]: [2, 3] (left, right); NaN for none."""
         return torch.stack([rest[index].mean(0) for index in self.eye_vertices])
 
-    def joint_transforms(
-        self, rest: Tensor, code: Tensor, head_pose: Tensor, torso_pose: Tensor
-    ) -> Tensor:
-        """Transform of every joint, canonical space to camera space.
-
-        Args:
-            rest: rest head [V, 3].
-            code: expression codes [B, E].
-            head_pose: canonical to camera space, [B, 4, 4].
-            torso_pose: canonical to camera space, [B, 4, 4].
-
-        Returns:
-            [B, 5, 4, 4] in the order of JOINTS.
-        """
-        neck = midway_transform(torso_pose, head_pose, self.neck_pivot)
-        eyes = head_pose[:, None] @ transform_about(self.gaze(code), self.eye_centres(rest))
-        return torch.cat([torch.stack([torso_pose, neck, head_pose], 1), eyes], 1)
-
     def skin(self, canonical: Tensor, joints: Tensor) -> Tensor:
-        """Linear blend skinning: canonical [B, V, 3], joints [B, 5, 4, 4] -> camera [B, V, 3]."""
+        """Linear blend skinning: canonical [B, V, 3], joints [B, J, 4, 4] -> camera [B, V, 3]."""
         # Every joint moves every vertex, then the weights blend the results: with few joints one
         # matrix product is ten times quicker than blending a matrix for every vertex.
         batch, vertices = canonical.shape[:2]
@@ -167,6 +236,35 @@ class HeadModel:
     def posed_vertices(
         self, rest: Tensor, code: Tensor, head_pose: Tensor, torso_pose: Tensor
     ) -> Tensor:
-        """Vertices in camera space [B, V, 3]: expression, then skinning. Arguments as above."""
+        """Vertices in camera space [B, V, 3]: expression, then skinning.
+
+        Arguments as for :meth:`joint_transforms`.
+        """
         joints = self.joint_transforms(rest, code, head_pose, torso_pose)
         return self.skin(self.express(rest, code), joints)
+
+    def local_points(
+        self, rest: Tensor, code: Tensor, faces: Tensor, barycentric: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Surface points in the head's own frame, head and torso together, and their Jacobian.
+
+        Here by forward differentiation of the whole mesh, right for every model and slow.
+
+        Args:
+            rest: rest head [V, 3].
+            code: expression codes [T, E].
+            faces: face of each point, [N] int64.
+            barycentric: weights of that face's corners, [N, 3].
+
+        Returns:
+            Positions [T, N, 3], canonical axes, metres, and their derivative by the code
+            [T, E, N, 3].
+        """
+        still = torch.eye(4, dtype=code.dtype, device=code.device)[None]
+
+        def points(one: Tensor) -> Tensor:
+            posed = self.posed_vertices(rest, one[None], still, still)[0]
+            return (posed[self.faces[faces]] * barycentric[..., None]).sum(1)
+
+        jacobian = [torch.func.jacfwd(points)(one).permute(2, 0, 1) for one in code]
+        return torch.stack([points(one) for one in code]), torch.stack(jacobian)

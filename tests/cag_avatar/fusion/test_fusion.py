@@ -7,7 +7,7 @@ from cag_avatar.errors import InputError
 from cag_avatar.fusion.encoding import encode_positions, encoded_size
 from cag_avatar.fusion.factory import make_fusion
 from cag_avatar.fusion.offsets import OffsetNetwork, bounded_offsets, offset_limits
-from cag_avatar.fusion.tokens import driving_tokens, token_names
+from cag_avatar.fusion.tokens import driving_values, token_groups, token_names
 from cag_avatar.geometry import rotation_vector_to_matrix
 
 TOKENS, HEADS, SIZE = 55, 4, 16
@@ -43,6 +43,24 @@ def test_one_token_gives_every_gaussian_the_same_context_and_the_default_does_no
     spread = {name: (c - c[:1]).abs().max() / c.abs().max() for name, c in context.items()}
     assert spread["one-token"] < 1e-6
     assert spread["cross-attention"] > 0.1
+
+
+def test_values_of_one_token_share_a_key_and_add_up(encoding):
+    names = ("a", "jaw", "jaw", "b", "jaw")
+    groups = token_groups(token_names(names, True))
+    assert groups == (0, 1, 1, 2, 1, 3, 4, 5)
+    torch.manual_seed(2)
+    fusion = make_fusion("cross-attention", encoded_size(8), len(groups), HEADS, SIZE, groups)
+    assert fusion.key.shape == (HEADS, 6, SIZE)
+    psi = torch.rand(len(groups))
+    each = psi[:, None] * fusion.embedding * 6
+    summed = torch.stack([each[:, [0]].sum(1), each[:, [1, 2, 4]].sum(1), *each[:, [3, 5, 6, 7]]
+                          .unbind(1)], 1)  # fmt: skip
+    query = (encoding @ fusion.query.weight.T).view(-1, HEADS, SIZE).transpose(0, 1)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, fusion.key, summed)
+    torch.testing.assert_close(
+        fusion(encoding, psi), expected.transpose(0, 1).reshape(len(encoding), -1)
+    )
 
 
 def test_one_token_trains_neither_queries_nor_keys(encoding):
@@ -82,10 +100,10 @@ def test_neck_tokens_are_the_relative_rotation():
     head = torso.clone()
     head[:3, :3] = torso[:3, :3] @ rotation_vector_to_matrix(vector)
     code = torch.rand(52)
-    tokens = driving_tokens(code, head, torso, neck=True)
+    tokens = driving_values(code, head, torso, neck=True)
     torch.testing.assert_close(tokens, torch.cat([code, vector]), atol=1e-5, rtol=0)
     assert len(tokens) == len(token_names(tuple("a" * 52), True))
-    assert torch.equal(driving_tokens(code, head, torso, neck=False), code)
+    assert torch.equal(driving_values(code, head, torso, neck=False), code)
 
 
 def test_split_first_layer_equals_one_product(encoding):

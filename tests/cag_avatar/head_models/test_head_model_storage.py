@@ -104,8 +104,8 @@ def test_a_truncated_file_is_named(tmp_path: Path, head: HeadModel) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "other"}, "not a head model of version 1; extract it again"),
-        ({"version": 2}, "not a head model of version 1; extract it again"),
+        ({"format": "other"}, "not a head model of version 1 or 2; extract it again"),
+        ({"version": 3}, "not a head model of version 1 or 2; extract it again"),
         ({"joints": ["torso"]}, "joints or regions differ"),
         ({"regions": ["face"]}, "joints or regions differ"),
         ({"drop": "skinning"}, "lacks skinning; extract it again"),
