@@ -77,6 +77,11 @@ def write_checkpoints(scene: Scene, folder: Path, first: int = 0) -> None:
         torch.save(tracker_frame(scene, t), folder / f"{t + first:05d}.frame")
 
 
+def mouth_column(cover: np.ndarray) -> int:
+    """First column of the mask of the mouth, inside the head."""
+    return round(float((cover * np.arange(WIDTH)).sum() / cover.sum())) - 4
+
+
 def write_flashavatar(scene: Scene, folder: Path) -> list[np.ndarray]:
     """imgs, alpha, parsing from 1, checkpoint from 0; the picture before the first is another."""
     covers = [scene.coverage(t) for t in range(len(scene))]
@@ -91,7 +96,8 @@ def write_flashavatar(scene: Scene, folder: Path) -> list[np.ndarray]:
         head = grey((cover > 0.02).astype(float))
         cv2.imwrite(str(folder / "parsing" / f"{number:05d}_neckhead.png"), head)
         mouth = np.zeros((HEIGHT, WIDTH), np.uint8)
-        mouth[50:54, 30 + number : 40 + number] = 255
+        first = mouth_column(cover)
+        mouth[40:44, first : first + 9] = 255
         cv2.imwrite(str(folder / "parsing" / f"{number:05d}_mouth.png"), mouth)
     write_checkpoints(scene, folder / "checkpoint")
     return covers
@@ -136,7 +142,8 @@ def test_the_mouth_is_the_parsing_files(capture, flame_name, tmp_path):
     for t in range(FRAMES):
         mouth = dataset.frame(t).mouth.numpy() > 0
         columns = np.flatnonzero(mouth.any(0))
-        assert (columns[0], columns[-1]) == (31 + t, 40 + t)
+        first = mouth_column(capture[1][t])
+        assert (columns[0], columns[-1]) == (first, first + 8)
 
 
 def test_checkpoints_where_flashavatar_looks_for_them(capture, tmp_path):
