@@ -153,11 +153,11 @@ def _distances(features: NDArray[np.float64], k: int) -> NDArray[np.float64]:
 
 
 def _inserted(chain: list[Record], extra: list[Record]) -> list[Record]:
-    """Put each extra frame where it lengthens the chain least."""
+    """Put each extra frame where it lengthens the chain least, ends included."""
     for record in extra:
         features = _features([*chain, record])
         to = np.linalg.norm(features[:-1] - features[-1], axis=1)
-        longer = to[:-1] + to[1:] - np.linalg.norm(np.diff(features[:-1], axis=0), axis=1)
-        at = int(longer.argmin()) + 1 if len(chain) > 1 else 1
+        between = to[:-1] + to[1:] - np.linalg.norm(np.diff(features[:-1], axis=0), axis=1)
+        at = int(np.concatenate([to[:1], between, to[-1:]]).argmin())
         chain = [*chain[:at], record, *chain[at:]]
     return chain
