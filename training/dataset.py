@@ -5,13 +5,13 @@ Layout (T frames counted from 0; see docs/dataset_format.md)::
     DIR/dataset.json          format, version, frames, camera, code_names, crop, ... (below)
     DIR/images/%05d.png       RGB, 8 bit, H x W
     DIR/alpha/%05d.png        matte, 8 bit grey: 255 = person
-    DIR/mouth/%05d.png        mask of lips and mouth interior, 8 bit grey
+    DIR/parsing/%05d.png      part labels, 8 bit: indices into PARSING_LABELS
     DIR/tracking.safetensors  float32 identity [I], vertex_offsets [V, 3] (metres), codes [T, E],
                               head_pose and torso_pose [T, 4, 4] (canonical to camera space, OpenCV
                               axes, metres), landmarks [T, 478, 3] (crop pixels; z as MediaPipe's);
                               float64 timestamps [T] (seconds)
 
-dataset.json: ``format`` "cag_avatar-dataset", ``version`` 1, ``head_model``, ``source``, ``fps``,
+dataset.json: ``format`` "cag_avatar-dataset", ``version`` 2, ``head_model``, ``source``, ``fps``,
 ``frames`` T, ``camera`` {width height fx fy cx cy}, ``code_names``, ``crop`` {x y size, in source
 pixels}, ``background`` (how images are composited: a note), ``tool_version``, ``tracking``
 (figures of the fit), ``held_out`` (frames that the source's own protocol tests on) and ``imported``
@@ -30,6 +30,7 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 import torch
+from cag_avatar_training.parts import MOUTH_LABELS, PARSING_LABELS
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -52,13 +53,13 @@ __all__ = [
 ]
 
 FORMAT = "cag_avatar-dataset"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 #: Landmarks of MediaPipe's face landmarker.
 NUM_LANDMARKS = 478
 
 Split = Literal["last", "blocks", "source"]
 
-_FOLDERS = ("images", "alpha", "mouth")
+_FOLDERS = ("images", "alpha", "parsing")
 #: Decoded images that are kept in memory, at most.
 _CACHE_BYTES = 2 << 30
 _REMAKE = "make the dataset again with 'cag-avatar preprocess'"
@@ -215,14 +216,17 @@ class Dataset:
         key = (index, height)
         arrays = self._cache.get(key)
         if arrays is None:
-            image, alpha, mouth = (self._read(folder, index) for folder in _FOLDERS)
+            image, alpha, parsing = (self._read(folder, index) for folder in _FOLDERS)
+            mouth = np.isin(parsing, MOUTH_LABELS).astype(np.uint8) * np.uint8(255)
             if height != camera.height:
                 target = (round(camera.width * height / camera.height), height)
                 image, alpha, mouth = (
                     np.asarray(cv2.resize(plane, target, interpolation=cv2.INTER_AREA), np.uint8)
                     for plane in (image, alpha, mouth)
                 )
-            arrays = _FrameArrays(image, alpha, mouth)
+                nearest = cv2.resize(parsing, target, interpolation=cv2.INTER_NEAREST_EXACT)
+                parsing = np.asarray(nearest, np.uint8)
+            arrays = _FrameArrays(image, alpha, mouth, parsing)
             # Frames come in random order, so when the room is used up, keeping those that are there
             # is as good as replacing them.
             if self._cached_bytes + arrays.nbytes <= _CACHE_BYTES:
@@ -245,6 +249,11 @@ class Dataset:
             )
         if color:
             image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        elif folder == "parsing" and image.max() >= len(PARSING_LABELS):
+            raise InputError(
+                f"{file}: holds label {image.max()}, the largest is {len(PARSING_LABELS) - 1}; "
+                f"{_REMAKE}"
+            )
         return image.astype(np.uint8, copy=False)
 
 
@@ -253,10 +262,12 @@ class _FrameArrays:
     image: NDArray[np.uint8]
     alpha: NDArray[np.uint8]
     mouth: NDArray[np.uint8]
+    parsing: NDArray[np.uint8]
 
     @property
     def nbytes(self) -> int:
-        return self.image.nbytes + self.alpha.nbytes + self.mouth.nbytes
+        planes = (self.image, self.alpha, self.mouth, self.parsing)
+        return sum(plane.nbytes for plane in planes)
 
 
 class Frame:
@@ -279,8 +290,27 @@ class Frame:
 
     @property
     def mouth(self) -> Tensor:
-        """Mask of lips and mouth interior, [H, W] in [0, 1]."""
+        """Mask of lips, mouth interior and teeth, [H, W] in [0, 1]."""
         return self._tensor(self._arrays.mouth)
+
+    @property
+    def parsing(self) -> Tensor:
+        """Part labels, indices into PARSING_LABELS, [H, W] uint8."""
+        return torch.from_numpy(self._arrays.parsing).to(self._device)
+
+    def mask(self, *names: str) -> Tensor:
+        """Where any of the named parts is, [H, W] bool; names of PARSING_LABELS.
+
+        Raises:
+            KeyError: no such part.
+        """
+        parsing = self.parsing
+        found = torch.zeros(parsing.shape, dtype=torch.bool, device=parsing.device)
+        for name in names:
+            if name not in PARSING_LABELS:
+                raise KeyError(f"no part '{name}'; choose from {', '.join(PARSING_LABELS)}")
+            found |= parsing == PARSING_LABELS.index(name)
+        return found
 
     def target(self, background: Tensor) -> Tensor:
         """The image over a background [3]: rgb * alpha + background * (1 - alpha), [H, W, 3]."""
@@ -384,7 +414,7 @@ class DatasetWriter:
     Use::
 
         with DatasetWriter.create(path) as writer:
-            for ...: writer.add_frame(image, alpha, mouth)
+            for ...: writer.add_frame(image, alpha, parsing)
             writer.finish(info, tracking)
     """
 
@@ -418,19 +448,21 @@ class DatasetWriter:
                 raise RuntimeError(f"{path}: the dataset was not finished")
 
     def add_frame(
-        self, image: NDArray[np.uint8], alpha: NDArray[np.uint8], mouth: NDArray[np.uint8]
+        self, image: NDArray[np.uint8], alpha: NDArray[np.uint8], parsing: NDArray[np.uint8]
     ) -> None:
-        """Append a frame: RGB [H, W, 3], matte [H, W], mouth mask [H, W], all uint8."""
+        """Append a frame: RGB [H, W, 3], matte [H, W], part labels [H, W], all uint8."""
         shape = image.shape[:2]
-        if image.shape != (*shape, 3) or alpha.shape != shape or mouth.shape != shape:
+        if image.shape != (*shape, 3) or alpha.shape != shape or parsing.shape != shape:
             raise ValueError(
-                f"frame: shapes {image.shape}, {alpha.shape}, {mouth.shape} do not fit"
+                f"frame: shapes {image.shape}, {alpha.shape}, {parsing.shape} do not fit"
             )
+        if parsing.max(initial=0) >= len(PARSING_LABELS):
+            raise ValueError(f"frame: part labels go up to {parsing.max()}, the largest is 6")
         name = f"{self._frames:05d}.png"
         planes = {
             "images": cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
             "alpha": alpha,
-            "mouth": mouth,
+            "parsing": parsing,
         }
         for folder, plane in planes.items():
             # Fast compression: 2.5 times quicker to write for a tenth more bytes.

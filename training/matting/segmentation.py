@@ -171,8 +171,10 @@ def _initial_mask(seeds: Seeds, person: NDArray[np.bool_] | None = None) -> NDAr
 def _attached(mask: NDArray[np.bool_], seed: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Pieces of mask | seed that contain some of the seed."""
     _, pieces = cv2.connectedComponents((mask | seed).astype(np.uint8), connectivity=4)
-    wanted = np.unique(pieces[seed])
-    return np.isin(pieces, wanted[wanted > 0])
+    wanted = np.zeros(int(pieces.max()) + 1, bool)
+    wanted[pieces[seed]] = True
+    wanted[0] = False
+    return wanted[pieces]
 
 
 def _one_piece(person: NDArray[np.bool_], seeds: Seeds) -> NDArray[np.bool_]:
