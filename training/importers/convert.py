@@ -97,11 +97,7 @@ def write_capture(
                 mouth=_plane(capture.mouths[t], capture) if capture.mouths else None,
                 semantics=_plane(capture.semantics[t], capture) if capture.semantics else None,
             )
-            writer.add_frame(
-                estimate_foreground(image, alpha),
-                alpha,
-                np.where(labels >= 4, 255, 0).astype(np.uint8),
-            )
+            writer.add_frame(estimate_foreground(image, alpha), alpha, labels)
             bars.advance(task)
         writer.finish(
             DatasetInfo(

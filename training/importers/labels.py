@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from cag_avatar_training.parts import MOUTH_LABELS, PARSING_LABELS
 from numpy.typing import NDArray
 
 from cag_avatar.head_models import REGIONS
 
 __all__ = ["label_plane"]
 
-#: Labels: 0 background, 1 rest of the person, then these (eyes on the subject's sides).
-_EYE_LEFT, _EYE_RIGHT, _LIPS, _MOUTH, _TEETH = 2, 3, 4, 5, 6
+_PERSON, _EYE_LEFT, _EYE_RIGHT, _LIPS, _MOUTH, _TEETH = (
+    PARSING_LABELS.index(name)
+    for name in ("person", "eye_left", "eye_right", "lips", "mouth_interior", "teeth")
+)
 _OF_REGION = {
     "eye_left": _EYE_LEFT,
     "eye_right": _EYE_RIGHT,
@@ -34,7 +37,7 @@ def label_plane(
     mouth: NDArray[np.uint8] | None = None,
     semantics: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
-    """Labels 0 background, 1 person, 2 and 3 left and right eye, 4 lips, 5 mouth inside, 6 teeth.
+    """Part labels of one frame: indices into PARSING_LABELS.
 
     Args:
         face_region: index into REGIONS of each face of the mesh, [F].
@@ -49,7 +52,7 @@ def label_plane(
     Returns:
         [H, W] uint8.
     """
-    table = np.ones(len(REGIONS) + 1, np.uint8)
+    table = np.full(len(REGIONS) + 1, _PERSON, np.uint8)
     for name, label in _OF_REGION.items():
         table[REGIONS.index(name)] = label
     # Index -1, no face, takes the last entry of the table.
@@ -58,10 +61,11 @@ def label_plane(
     labels = mesh
     if mouth is not None:
         inside = mouth > 127
-        part = np.where(mesh >= _LIPS, mesh, _MOUTH)
-        labels = np.where(inside, part, np.where(mesh >= _LIPS, 1, mesh))
+        of_mouth = np.isin(mesh, MOUTH_LABELS)
+        part = np.where(of_mouth, mesh, _MOUTH)
+        labels = np.where(inside, part, np.where(of_mouth, _PERSON, mesh))
     if semantics is not None:
-        labels = np.ones_like(mesh)
+        labels = np.full_like(mesh, _PERSON)
         labels[np.isin(semantics, _HQ_LIPS)] = _LIPS
         labels[semantics == _HQ_MOUTH] = _MOUTH
         eyes = np.isin(semantics, _HQ_EYES)
