@@ -21,6 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from cag_avatar.errors import InputError, MissingDependencyError
 from cag_avatar.head_models.arkit import ARKIT_NAMES
 from cag_avatar.head_models.base import REGIONS
+from cag_avatar.head_models.hairline import behind_hairline
 from cag_avatar.head_models.linear import JOINTS
 from cag_avatar.head_models.storage import save_head_model_arrays
 
@@ -406,7 +407,7 @@ def _face_regions(
 
     neck = skinning[:, JOINTS.index("neck")][faces].mean(1)
     torso = skinning[:, JOINTS.index("torso")][faces].mean(1)
-    region[head & _behind_hairline(centre)] = REGIONS.index("scalp")
+    region[head & behind_hairline(centre)] = REGIONS.index("scalp")
     region[(neck + torso > 0.5)] = REGIONS.index("neck")
     region[(torso > 0.65)] = REGIONS.index("shoulders")
     ear = moved("l-ear-wing", 4e-3) | moved("r-ear-wing", 4e-3)
@@ -416,12 +417,3 @@ def _face_regions(
     for name in ("teeth_upper", "teeth_lower", "tongue", "mouth_cavity", "eye_left", "eye_right"):
         region[charts == name] = REGIONS.index(name)
     return region
-
-
-def _behind_hairline(centre: Array) -> NDArray[np.bool_]:
-    """A hairline on the mean head: above the forehead, in front of and behind the ears."""
-    x, y, z = np.abs(centre[:, 0]), centre[:, 1], centre[:, 2]
-    forehead = y > 0.072 - 6.0 * x**2
-    temple = (z < -0.055) & (y > 0.0)
-    nape = (z < -0.10) & (y > -0.075)
-    return forehead | temple | nape
