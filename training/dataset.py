@@ -114,7 +114,7 @@ class DatasetInfo:
     held_out: tuple[int, ...] = ()
     """Frames that the source's own protocol tests on (split ``source``)."""
     imported: dict[str, Any] = field(default_factory=dict)
-    """Of a dataset that another program made: format, what it lacks, notes, as plain JSON values."""
+    """Of another program's dataset: its format, what it lacks, notes, as plain JSON values."""
 
 
 def split_frames(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+import torch
 from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.importers.convert import write_capture
 from cag_avatar_training.importers.flashavatar import read_flashavatar
@@ -19,10 +21,15 @@ from cag_avatar_training.importers.vhap import read_vhap
 from cag_avatar_training.preprocess import PreprocessConfig
 
 from cag_avatar.errors import InputError
-from cag_avatar.head_models import load_head_model
+from cag_avatar.head_models import HeadModel, load_head_model
 from cag_avatar.head_models.flame import FlameHeadModel
+from cag_avatar.head_models.flame_file import load_flame
+from cag_avatar.head_models.library import head_model_folders
+from cag_avatar.head_models.storage import save_head_model
 
 __all__ = ["Format", "ImportConfig", "import_dataset", "read_capture"]
+
+_LOG = logging.getLogger(__name__)
 
 Format = Literal["flashavatar", "insta", "nerface", "imavatar", "vhap"]
 
@@ -121,10 +128,40 @@ def import_dataset(
             f"head_model: {name} holds FLAME's parameters; name the FLAME model with --head-model "
             "(see docs/importing.md on where to get it)"
         )
-    model = load_head_model(settings.head_model)
+    model = _flame(settings.head_model, name)
+    return write_capture(capture, model, out, settings.fps, settings.progress)
+
+
+def _flame(which: str | Path, name: Format) -> FlameHeadModel:
+    """The FLAME model of a name, a head model file, or FLAME's own .pkl or .npz.
+
+    A model from FLAME's own file is put where head models are found by name: the dataset names it.
+    """
+    path = Path(which)
+    if path.suffix in (".pkl", ".npz"):
+        model = load_flame(path)
+        target = head_model_folders()[0] / f"{model.name}.safetensors"
+        if not target.is_file():
+            save_head_model(target, model)
+            _LOG.info("%s: head model '%s' kept as %s", path, model.name, target)
+            return model
+        # The one that is there may have eyelids and regions from files of their own.
+        found = _checked(load_head_model(model.name), name)
+        if not all(
+            torch.equal(getattr(found, key), getattr(model, key))
+            for key in ("vertices", "faces", "identity_basis", "expression_basis")
+        ):
+            raise InputError(
+                f"{path}: another head model is called '{model.name}' ({target}); rename the file"
+            )
+        return found
+    return _checked(load_head_model(which), name)
+
+
+def _checked(model: HeadModel, name: Format) -> FlameHeadModel:
     if not isinstance(model, FlameHeadModel):
         raise InputError(
             f"head_model: '{model.name}' is not FLAME, {name} holds FLAME's parameters; name a "
             "FLAME model"
         )
-    return write_capture(capture, model, out, settings.fps, settings.progress)
+    return model

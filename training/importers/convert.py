@@ -217,9 +217,8 @@ def _poses(
     codes: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Head and torso pose, canonical to camera space, [T, 4, 4] each."""
-    rotation, neck, translation = (
-        torch.from_numpy(values).float() for values in (track.rotation, track.neck, track.translation)
-    )
+    parts = (track.rotation, track.neck, track.translation)
+    rotation, neck, translation = (torch.from_numpy(values).float() for values in parts)
     view = torch.from_numpy(capture.world_to_camera)
     head, torso = model.poses(rest, codes, rotation, neck, translation)
     return (view @ head.double()).float(), (view @ torso.double()).float()

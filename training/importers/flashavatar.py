@@ -26,8 +26,8 @@ def read_flashavatar(
     """Read a capture laid out as FlashAvatar's.
 
     ``imgs/%05d.jpg``, ``alpha/%05d.jpg``, ``parsing/%05d_neckhead.png`` and ``%05d_mouth.png``
-    count from 1; ``checkpoint/%05d.frame`` from 0. The matte is alpha times neckhead, as FlashAvatar
-    uses it: FLAME has no shoulders.
+    count from 1; ``checkpoint/%05d.frame`` from 0. The matte is alpha times neckhead, as
+    FlashAvatar uses it: FLAME has no shoulders.
 
     Args:
         source: the folder that holds ``imgs``.

@@ -99,7 +99,7 @@ def read_insta(
 
 
 def _expressions(source: Path, records: list[Record]) -> NDArray[np.float64]:
-    rows = []
+    rows: list[NDArray[np.float64]] = []
     for record in records:
         file = require_file(source / record.text("exp_path"), _FIX)
         try:

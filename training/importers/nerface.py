@@ -89,9 +89,7 @@ def _intrinsics(content: Record, width: int, height: int) -> NDArray[np.float64]
     return np.array([focal, focal, 0.5 * width, 0.5 * height])
 
 
-def _in_time_order(
-    source: Path, parts: dict[str, list[Record]]
-) -> tuple[list[Record], list[str]]:
+def _in_time_order(source: Path, parts: dict[str, list[Record]]) -> tuple[list[Record], list[str]]:
     """Training and validation frames in the order of the video, then the test frames; notes."""
     train, test = parts["train"], parts.get("test", [])
     mixed = [*train, *parts.get("val", [])]

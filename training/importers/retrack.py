@@ -75,6 +75,7 @@ def _write_video(capture: ForeignCapture, video: Path, fps: float) -> None:
                     f"{file}: {image.shape[1]}x{image.shape[0]} pixels, the first picture has "
                     f"{camera.width}x{camera.height}; make all pictures of one size"
                 )
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
+            pixels = np.ascontiguousarray(image, np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="bgr24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -28,9 +28,9 @@ def read_vhap(source: Path, camera: int | None = None) -> ForeignCapture:
     ``transforms.json`` (or, in a union of sequences, ``transforms_{train,val,test}.json``): per
     frame ``file_path``, ``fg_mask_path``, ``flame_param_path``, ``timestep_index``,
     ``camera_index``, ``transform_matrix`` (camera to world, OpenGL axes) and the intrinsics in
-    pixels. The npz of each timestep: translation, rotation, neck_pose, jaw_pose, eyes_pose (rotation
-    vectors), shape, expr and static_offset. The head moves in the world. There are no eyelids; a
-    dynamic_offset is not imported. Timesteps of transforms_test.json are held out.
+    pixels. The npz of each timestep: translation, rotation, neck_pose, jaw_pose, eyes_pose
+    (rotation vectors), shape, expr and static_offset. The head moves in the world. There are no
+    eyelids; a dynamic_offset is not imported. Timesteps of transforms_test.json are held out.
 
     Args:
         source: the folder that holds the transforms.

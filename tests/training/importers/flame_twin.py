@@ -142,9 +142,7 @@ def make_twin(seed: int = 0) -> FlameTwin:
         field = np.sin(np.einsum("nab,vb->van", pitch, points) + phase.T)
         return np.asarray(field * size)
 
-    shapedirs = np.concatenate(
-        [waves(SHAPES, 0.0006), waves(EXPRESSIONS, 0.0006)], -1
-    )
+    shapedirs = np.concatenate([waves(SHAPES, 0.0006), waves(EXPRESSIONS, 0.0006)], -1)
     return FlameTwin(
         v_template=points,
         f=np.concatenate(triangles).astype(np.int64),

@@ -39,7 +39,9 @@ class Scene:
     def camera_vertices(self, t: int) -> Array:
         """[V, 3], OpenCV axes, metres."""
         world = self.twin.vertices(self.shape, self.poses[t], self.offset)
-        return np.asarray(world @ self.world_to_camera[t, :3, :3].T + self.world_to_camera[t, :3, 3])
+        return np.asarray(
+            world @ self.world_to_camera[t, :3, :3].T + self.world_to_camera[t, :3, 3]
+        )
 
     def coverage(self, t: int, k: Array | None = None) -> Array:
         """Silhouette [H, W] in [0, 1]."""
