@@ -43,7 +43,7 @@ class Scene:
             world @ self.world_to_camera[t, :3, :3].T + self.world_to_camera[t, :3, 3]
         )
 
-    def coverage(self, t: int, k: Array | None = None) -> Array:
+    def coverage(self, t: int) -> Array:
         """Silhouette [H, W] in [0, 1]."""
         x, y, z = self.camera_vertices(t).T
         pixels = np.stack([FX * x / z + CX, FY * y / z + CY], -1)
@@ -121,13 +121,13 @@ def imported_vertices(dataset: Dataset, model: str) -> Array:
     return np.asarray(posed.double().numpy())
 
 
-def overlay_iou(dataset: Dataset, model: str, covers: list[Array]) -> list[float]:
-    """Intersection over union of our render of the imported mesh and the silhouettes drawn."""
+def overlay_iou(dataset: Dataset, model: str) -> list[float]:
+    """Intersection over union of our render of the imported mesh and the imported pictures."""
     faces = load_head_model(model).faces.numpy()
     values = []
-    for posed, cover in zip(imported_vertices(dataset, model), covers, strict=True):
+    for t, posed in enumerate(imported_vertices(dataset, model)):
         seen = rasterize(posed, faces, dataset.info.camera, supersample=4)
         ours = mesh_silhouette(seen) > 0.5
-        theirs = cover > 0.5
+        theirs = dataset.frame(t).alpha.numpy() > 0.5
         values.append(float((ours & theirs).sum() / (ours | theirs).sum()))
     return values

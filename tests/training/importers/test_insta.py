@@ -89,7 +89,7 @@ def damaged(capture, tmp_path) -> Path:
 def test_the_imported_mesh_overlays_the_pictures(capture, scene, flame_name, tmp_path):
     config = ImportConfig(head_model=flame_name, fps=20.0, progress=False)
     dataset = import_dataset("insta", capture[0], tmp_path / "out", config)
-    assert min(overlay_iou(dataset, flame_name, capture[1])) >= 0.97
+    assert min(overlay_iou(dataset, flame_name)) >= 0.97
     for t, ours in enumerate(imported_vertices(dataset, flame_name)):
         np.testing.assert_allclose(ours, scene.camera_vertices(t), atol=2e-4)
         np.testing.assert_allclose(dataset.frame(t).alpha.numpy(), capture[1][t], atol=0.01)
@@ -102,7 +102,7 @@ def test_without_checkpoints_the_rest_is_neutral_and_named(twin, flame_name, tmp
     scene = make_scene(twin, 5, camera_moves=True, seed=6)
     still = [replace(p, jaw=np.zeros(3), eyes=np.zeros((2, 3))) for p in scene.poses]
     scene = replace(scene, poses=still)
-    covers = write_insta(scene, tmp_path / "in", checkpoints=False)
+    write_insta(scene, tmp_path / "in", checkpoints=False)
     config = ImportConfig(head_model=flame_name, progress=False)
     dataset = import_dataset("insta", tmp_path / "in", tmp_path / "out", config)
     assert dataset.info.imported["missing"] == ["jaw", "eyes", "eyelids"]
@@ -112,7 +112,7 @@ def test_without_checkpoints_the_rest_is_neutral_and_named(twin, flame_name, tmp
     assert np.corrcoef(dataset.tracking.identity, scene.shape)[0, 1] > 0.97
     for t, ours in enumerate(imported_vertices(dataset, flame_name)):
         np.testing.assert_allclose(ours, scene.camera_vertices(t), atol=3e-4)
-    assert min(overlay_iou(dataset, flame_name, covers)) >= 0.97
+    assert min(overlay_iou(dataset, flame_name)) >= 0.97
 
     (tmp_path / "in" / "canonical.obj").unlink()
     assert "shape" in read_capture("insta", tmp_path / "in", config).missing
