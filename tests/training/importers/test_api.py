@@ -73,5 +73,5 @@ def test_the_command_line(source, flame_name, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "3 frames, 0 held out by the source, head model tiny-flame" in text
     assert "missing: eyelids (neutral values)" in text
-    assert main(["import", "insta", str(source), "-o", str(tmp_path / "other")]) == 2
-    assert "field 'w' is missing" in capsys.readouterr().err
+    assert main(["import", "imavatar", str(source), "-o", str(tmp_path / "other")]) == 2
+    assert "flame_params.json: missing" in capsys.readouterr().err
