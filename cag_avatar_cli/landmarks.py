@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cag_avatar_training.progress import bar
 
-from cag_avatar.head_models import head_model_path, load_head_model
+from cag_avatar.head_models import load_head_model
+from cag_avatar.tracking.landmark_embedding import landmark_path
 from cag_avatar.tracking.landmark_tying import TyingConfig, tie_landmarks
-from cag_avatar_cli.options import OutputPath
-
-_DEFAULT: Path = head_model_path("anny").with_name("anny_landmarks.json")
+from cag_avatar_cli.options import OptionalOutputPath
 
 
 def command(
-    output: OutputPath = _DEFAULT,
+    output: OptionalOutputPath = None,
+    head_model: str = "anny",
     renders: int = 200,
     seed: int = 0,
 ) -> None:
-    """Tie MediaPipe's 478 landmarks to the head model's surface by rendering heads.
+    """Tie MediaPipe's 478 landmarks to a head model's surface by rendering heads.
 
     Args:
-        output: file to write; by default the one that the package loads.
+        output: file to write; by default the one beside the head model that is loaded with it.
+        head_model: name of the head model, or its file.
         renders: heads rendered.
         seed: of identities, expressions and poses.
     """
+    model = load_head_model(head_model)
+    target = output or landmark_path(model)
     with bar("heads") as progress:
-        embedding = tie_landmarks(
-            load_head_model(), TyingConfig(renders=renders, seed=seed), progress
-        )
-    embedding.save(output)
+        embedding = tie_landmarks(model, TyingConfig(renders=renders, seed=seed), progress)
+    embedding.save(target)
     spread = float(embedding.spread.median())
     print(
-        f"landmarks: {output} (median spread {100 * spread:.1f} % of the distance between the eyes)"
+        f"landmarks: {target} (median spread {100 * spread:.1f} % of the distance between the eyes)"
     )

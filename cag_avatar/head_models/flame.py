@@ -224,18 +224,26 @@ class FlameHeadModel(HeadModel, kind="flame"):
         turn = blended[..., :3]
         positions = torch.einsum("tncab,tncb->tna", turn, canonical) + blended[..., 3].sum(2)
 
+        held = share[..., list(_TURNED)]  # [N, 3, 3]
+        near = torch.nonzero(held.sum((1, 2))).flatten()
+
         def moved(basis: Tensor) -> Tensor:
             """Motion of the points [T, K, N, 3] when vertices move by a basis [K, V, 3]."""
             at = basis[:, flat].unflatten(1, (points, 3))
-            return torch.einsum("tncab,kncb->tkna", turn, at)
+            # Only what jaw and eyes carry turns in the head's own frame.
+            alone = torch.einsum("nc,kncb->knb", share.sum(2), at)
+            result = alone.repeat(frames, 1, 1, 1)
+            result[:, :, near] = torch.einsum("tncab,kncb->tkna", turn[:, near], at[:, near])
+            return result
 
         rotation = joints[:, list(_TURNED), :3, :3]
         # A moved joint shifts what turns about it: p - R p.
         lag = torch.eye(3).to(rotation) - rotation
         shift = torch.einsum("tjab,kjb->tkja", lag, self.joint_expression[:, list(_TURNED)])
-        held = share[..., list(_TURNED)]  # [N, 3, 3]
-        expression = moved(self.expression_basis)
-        expression = expression + torch.einsum("nj,tkja->tkna", held.sum(1), shift)
+        jacobian = code.new_empty(frames, self.num_expression, points, 3)
+        jacobian[:, :-20] = moved(self.expression_basis)
+        jacobian[:, :-20, near] += torch.einsum("nj,tkja->tkna", held[near].sum(1), shift)
+        jacobian[:, -2:] = moved(self.eyelid_basis)
 
         six = code[:, -20:-2].unflatten(1, (3, 6))
         slope = torch.func.vmap(torch.func.vmap(torch.func.jacfwd(rotation_6d_to_matrix)))(six)
@@ -246,5 +254,5 @@ class FlameHeadModel(HeadModel, kind="flame"):
         turned = torch.einsum("tjiab,tjnb->tjina", slope, arm)
         entries = moved(self.pose_basis[9:]).unflatten(1, (3, 9))  # [T, 3, 9, N, 3]
         corrective = torch.einsum("tjie,tjena->tjina", slope.flatten(3), entries)
-        by_rotation = (turned + corrective).flatten(1, 2)
-        return positions, torch.cat([expression, by_rotation, moved(self.eyelid_basis)], 1)
+        jacobian[:, -20:-2] = (turned + corrective).flatten(1, 2)
+        return positions, jacobian

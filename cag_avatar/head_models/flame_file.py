@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from cag_avatar.errors import InputError
+from cag_avatar.head_models.base import REGIONS
 from cag_avatar.head_models.flame import FlameHeadModel, flame_code_names
 from cag_avatar.head_models.flame_regions import flame_regions
 from cag_avatar.head_models.restricted_pickle import as_array, load_arrays
@@ -31,6 +32,13 @@ Index = NDArray[np.int64]
 _NUM_SHAPE = 300
 #: Parents of root, neck, jaw and the two eyes; the root's entry is any number.
 _PARENTS = (0, 1, 1, 1)
+#: Parts of the atlas that is made where a file has no texture coordinates, and their scale.
+_MAGNIFICATION = {"skin": 1.0, "face": 2.2, "eye_left": 1.6, "eye_right": 1.6, "trunk": 0.55}
+_PARTS = tuple(_MAGNIFICATION)
+_PART_OF = {
+    "face_skin": "face", "lips": "face", "eye_left": "eye_left", "eye_right": "eye_right",
+    "neck": "trunk", "shoulders": "trunk",
+}  # fmt: skip
 _KEYS = (
     "v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table",
 )  # fmt: skip
@@ -88,7 +96,7 @@ def load_flame(
     eyelids = _eyelids(held, extras, path, count)
     masks = None if extras.masks is None else _masks(extras.masks, count)
     region = flame_regions(vertices, faces, weights, by_side, joints[1] - origin, masks)
-    uv, face_uv = _texture(held, extras, path, vertices, faces, weights)
+    uv, face_uv = _texture(held, extras, path, vertices, faces, region)
 
     expression = np.moveaxis(shape[:, :, _NUM_SHAPE:], 2, 0)
     face_region = torch.from_numpy(region)
@@ -223,7 +231,7 @@ def _texture(
     path: Path,
     vertices: Array,
     faces: Index,
-    weights: Array,
+    region: Index,
 ) -> tuple[Array, Index]:
     """Texture coordinates [U, 2] and the corners' indices [F, 3]."""
     if extras.template is not None:
@@ -236,10 +244,9 @@ def _texture(
         if face_uv.min() < 0 or face_uv.max() >= len(uv) or uv.min() < 0 or uv.max() > 1:
             raise InputError(f"{path}: 'ft' or 'vt' is out of range")
         return uv, face_uv
-    # Skin, left and right ball: each on charts of its own.
-    part = weights[:, [0, 3, 4]][faces].mean(1)
-    part[:, 0] = 0.5
-    return unwrap(vertices, faces, part.argmax(1).astype(np.int64))
+    # The face gets the texels, as in the atlas of the bundled model.
+    part = np.array([_PARTS.index(_PART_OF.get(name, "skin")) for name in REGIONS])[region]
+    return unwrap(vertices, faces, part, np.array([_MAGNIFICATION[name] for name in _PARTS]))
 
 
 def _texture_of_obj(path: Path, faces: Index) -> tuple[Array, Index]:

@@ -58,7 +58,7 @@ def flame_regions(
         inside = np.zeros(len(vertices), bool)
         for one in lists:
             inside[one] = True
-        return inside[faces].all(1)
+        return np.asarray(inside[faces].all(1))
 
     trunk = share[:, 0]
     low = (trunk > 0.3) | (centre[:, 1] < neck[1])
@@ -93,5 +93,6 @@ def _lips(vertices: Array, faces: Index, weights: Array, centre: Array) -> NDArr
     if not len(above) or not len(below):
         return np.zeros(len(faces), bool)
     line = 0.5 * (above.min() + below.max())
-    across = (centre[:, 0] / _LIPS[0]) ** 2 + ((centre[:, 1] - line) / _LIPS[1]) ** 2
-    return (across < 1) & (centre[:, 2] > front)
+    across: Array = (centre[:, 0] / _LIPS[0]) ** 2 + ((centre[:, 1] - line) / _LIPS[1]) ** 2
+    inside: NDArray[np.bool_] = (across < 1) & (centre[:, 2] > front)
+    return inside

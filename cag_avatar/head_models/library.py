@@ -11,7 +11,13 @@ from cag_avatar.errors import InputError
 from cag_avatar.head_models.base import HeadModel
 from cag_avatar.head_models.storage import load_head_model_file
 
-__all__ = ["FOLDER_VARIABLE", "head_model_folders", "head_model_path", "load_head_model"]
+__all__ = [
+    "FOLDER_VARIABLE",
+    "head_model_folders",
+    "head_model_path",
+    "is_bundled",
+    "load_head_model",
+]
 
 #: Environment variable that names a folder of the user's head models.
 FOLDER_VARIABLE = "CAG_AVATAR_HEAD_MODELS"
@@ -23,6 +29,11 @@ def head_model_folders() -> list[Path]:
     named = os.environ.get(FOLDER_VARIABLE)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return [*([Path(named)] if named else []), cache / "cag_avatar" / "head_models"]
+
+
+def is_bundled(name: str) -> bool:
+    """Whether the package carries a head model of this name."""
+    return name in _BUNDLED
 
 
 def head_model_path(name: str) -> Path:

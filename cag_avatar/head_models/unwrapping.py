@@ -2,7 +2,7 @@
 
 Faces that look the same way along an axis and hang together are projected along it to one chart, so
 areas shrink by at most 1 / sqrt(3) and no face is seen from behind. Where a fold covers another
-part of its chart, the folded faces go to a chart of their own. Charts keep one scale.
+part of its chart, the folded faces go to a chart of their own.
 """
 
 from __future__ import annotations
@@ -30,13 +30,16 @@ _PICTURE = np.array(
 _AXES = np.cross(_PICTURE[:, 0], _PICTURE[:, 1])
 
 
-def unwrap(vertices: Array, faces: Index, part: Index) -> tuple[Array, Index]:
+def unwrap(
+    vertices: Array, faces: Index, part: Index, scale: Array | None = None
+) -> tuple[Array, Index]:
     """Make an atlas.
 
     Args:
         vertices: [V, 3].
         faces: [F, 3].
         part: of each face, [F]; faces of different parts never share a chart.
+        scale: magnification of each part, by its number; 1 for all if None.
 
     Returns:
         Texture coordinates [U, 2] in [0, 1] and the corner indices into them, [F, 3].
@@ -57,7 +60,8 @@ def unwrap(vertices: Array, faces: Index, part: Index) -> tuple[Array, Index]:
         for group in groups:
             flat = corners[group] @ _PICTURE[axis[group[0]]].T
             kept = _without_overlaps(flat)
-            charts.append((group[kept], flat[kept]))
+            size = 1.0 if scale is None else scale[part[group[0]]]
+            charts.append((group[kept], flat[kept] * size))
             left.append(group[~kept])
         waiting = np.concatenate(left)
     return _pack(charts, faces)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from cag_avatar.files import replacing
 from cag_avatar.head_models.base import HeadModel
 from cag_avatar.tracking.face_landmarker import NUM_LANDMARKS
 
-__all__ = ["LandmarkEmbedding", "load_landmark_embedding"]
+__all__ = ["LandmarkEmbedding", "landmark_path", "load_landmark_embedding"]
 
 _FORMAT = "cag_avatar-landmarks"
 
@@ -75,12 +74,24 @@ class LandmarkEmbedding:
         return cls(model.name, table[:, 0].long(), weights.float(), table[:, 4].float())
 
 
+def landmark_path(model: HeadModel) -> Path:
+    """Where a head model's landmarks lie: NAME_landmarks.json beside its file.
+
+    Raises:
+        InputError: the model does not come from a file.
+    """
+    if model.file is None:
+        raise InputError(f"head model '{model.name}': has no file, so no landmarks beside it")
+    return model.file.with_name(f"{model.name}_landmarks.json")
+
+
 @lru_cache(maxsize=2)
 def load_landmark_embedding(model: HeadModel) -> LandmarkEmbedding:
-    """The bundled embedding of a head model. Raises InputError if there is none for it."""
-    path = Path(str(files("cag_avatar") / "data" / f"{model.name}_landmarks.json"))
+    """The embedding beside a head model's file. Raises InputError if there is none for it."""
+    path = landmark_path(model)
     if not path.is_file():
         raise InputError(
-            f"{path}: no landmarks for this head model; run 'cag-avatar tie-landmarks'"
+            f"{path}: no landmarks for this head model; run 'cag-avatar tie-landmarks "
+            f"--head-model {model.name}'"
         )
     return LandmarkEmbedding.load(path, model)

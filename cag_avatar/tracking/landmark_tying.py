@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
 from cag_avatar.geometry import rigid_transform, rotation_vector_to_matrix
-from cag_avatar.head_models.arkit import ARKIT_INDEX
+from cag_avatar.head_models.arkit import ARKIT_INDEX, ARKIT_NAMES
 from cag_avatar.head_models.base import REGIONS, HeadModel
 from cag_avatar.rendering.mesh import interpolate, rasterize, vertex_normals
 from cag_avatar.tracking.face_landmarker import NUM_LANDMARKS, FaceLandmarker
@@ -29,7 +29,10 @@ _FIRST_IRIS = 468
 _SKIN = ("face_skin", "lips", "ears", "scalp", "neck")
 _EYES = ("eye_left", "eye_right")
 
-#: Expressions of the renders: names and largest coefficient.
+#: Deviation of coefficients without bounds, which have no ARKit name (FLAME's expression).
+_UNNAMED = 0.7
+
+#: Expressions of the renders: ARKit names and largest coefficient.
 _EXPRESSIONS = {
     "jawOpen": 0.6, "mouthSmileLeft": 0.8, "mouthSmileRight": 0.8, "mouthPucker": 0.7,
     "browInnerUp": 0.8, "eyeBlinkLeft": 0.7, "eyeBlinkRight": 0.7, "mouthFunnel": 0.5,
@@ -71,7 +74,8 @@ def tie_landmarks(
         progress: called with (renders done, renders in all).
 
     Raises:
-        InputError: the detector finds no face in more than half of the renders.
+        InputError: the detector finds no face in more than half of the renders, or puts a landmark
+            where the model has nothing.
     """
     camera = PinholeCamera(
         config.size, config.size, 2.2 * config.size, 2.2 * config.size, config.size / 2,
@@ -89,7 +93,8 @@ def tie_landmarks(
     if 2 * len(renders) < config.renders:
         raise InputError(
             f"head model '{model.name}': a face was found in only {len(renders)} of "
-            f"{config.renders} renders; the model does not look like a face to the detector"
+            f"{config.renders} renders; the model does not look like a face to the detector: check "
+            "its regions (FLAME: import it with --masks) and that its file is a full head"
         )
     return _place(model, camera, renders)
 
@@ -102,9 +107,7 @@ def _render_and_detect(
 ) -> _Render | None:
     identity = torch.tensor(random.normal(0, 0.8, model.num_identity), dtype=torch.float32)
     rest = model.rest_vertices(identity)
-    code = torch.zeros(1, model.num_expression)
-    for name in random.choice(list(_EXPRESSIONS), 2, replace=False):
-        code[0, ARKIT_INDEX[str(name)]] = random.uniform(0, _EXPRESSIONS[str(name)])
+    code = _expression(model, random)
     angles = random.normal(0, 1, 3) * (0.15, 0.28, 0.08)
     facing = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # canonical to OpenCV axes
     rotation = facing @ rotation_vector_to_matrix(torch.tensor(angles, dtype=torch.float32))
@@ -122,6 +125,19 @@ def _render_and_detect(
     return _Render(vertices, detected, buffers.face_index[row, column])
 
 
+def _expression(model: HeadModel, random: np.random.Generator) -> torch.Tensor:
+    """A code [1, E] of two ARKit expressions, and of whatever has no name."""
+    arkit = torch.zeros(1, len(ARKIT_NAMES))
+    for name in random.choice(list(_EXPRESSIONS), 2, replace=False):
+        arkit[0, ARKIT_INDEX[str(name)]] = random.uniform(0, _EXPRESSIONS[str(name)])
+    code = model.arkit_to_code(arkit)
+    alone = [model.code_tokens.count(token) == 1 for token in model.code_tokens]
+    free = torch.isinf(model.code_high) & torch.tensor(alone)
+    noise = random.normal(0, _UNNAMED, int(free.sum()))
+    code[0, free] += torch.tensor(noise, dtype=code.dtype)
+    return code
+
+
 def _shade(
     model: HeadModel,
     rest: torch.Tensor,
@@ -129,7 +145,10 @@ def _shade(
     buffers: object,
     random: np.random.Generator,
 ) -> NDArray[np.uint8]:
-    """A plain picture with skin, lips, brows, irises and hair, enough for the detector."""
+    """A plain picture with skin, lips, brows, irises and hair, enough for the detector.
+
+    What a model lacks (FLAME's teeth, say) is not painted.
+    """
     colors = np.full((len(vertices), 3), (0.78, 0.6, 0.5), dtype=np.float32)
     region = model.vertex_region.numpy()
     for name, color in (
@@ -177,27 +196,35 @@ def _place(model: HeadModel, camera: PinholeCamera, renders: list[_Render]) -> L
     eyes = detected[:, [33, 263]]
     unit = np.linalg.norm(eyes[:, 0] - eyes[:, 1], axis=1)[:, None]
     posed = np.stack([r.vertices for r in renders])  # [R, V, 3]
+    # A model without eyeballs has skin where the irises would be.
+    iris = _EYES if all(len(index) for index in model.eye_vertices) else _SKIN
+    centroid = rest[faces].mean(1)
+    allowed_on = {
+        names: np.isin(region, [REGIONS.index(n) for n in names]) for names in (_SKIN, _EYES)
+    }
     out_face = np.zeros(NUM_LANDMARKS, np.int64)
     out_weight = np.zeros((NUM_LANDMARKS, 3), np.float32)
     spread = np.zeros(NUM_LANDMARKS, np.float32)
     for k in range(NUM_LANDMARKS):
-        names = _SKIN if k < _FIRST_IRIS else _EYES
-        allowed = np.isin(region, [REGIONS.index(n) for n in names])
+        allowed = allowed_on[_SKIN if k < _FIRST_IRIS else iris]
         # The rim of an iris often hides behind a lid: its centre leads to the same eye.
         probe = k if k < _FIRST_IRIS else _FIRST_IRIS + 5 * ((k - _FIRST_IRIS) // 5)
         hits = np.array([r.hit[probe] for r in renders])
         hits = hits[(hits >= 0)]
         hits = hits[allowed[hits]]
         if len(hits) == 0:
-            raise InputError(f"head model '{model.name}': landmark {k} never falls on the surface")
+            where = "skin" if k < _FIRST_IRIS else "eye"
+            raise InputError(
+                f"head model '{model.name}': landmark {k} never falls on the {where}; the renders "
+                "do not look like its faces, or its regions are wrong (FLAME: import with --masks)"
+            )
         seed = np.median(rest[faces[hits]].mean(1), axis=0)
-        centroid = rest[faces].mean(1)
         near = np.flatnonzero(allowed & (np.linalg.norm(centroid - seed, axis=1) < 0.018))
         if len(near) == 0:
             near = hits[:1].astype(np.int64)
         face = np.repeat(near, len(grid))
         weight = np.tile(grid, (len(near), 1))
-        points = (posed[:, faces[face]] * weight[None, :, :, None]).sum(2)  # [R, C, 3]
+        points = (grid @ posed[:, faces[near]]).reshape(len(posed), -1, 3)  # [R, C, 3]
         pixels = points[..., :2] / points[..., 2:] * camera.fx + (camera.cx, camera.cy)
         error = np.linalg.norm(pixels - detected[:, k][:, None], axis=-1) / unit
         best = np.median(error, axis=0)

