@@ -83,6 +83,17 @@ def test_no_overlap_and_one_scale(shape: str) -> None:
     assert len(uv) < 0.75 * 3 * len(faces)
 
 
+def test_a_ramp_over_itself_is_cut() -> None:
+    """Two turns of a spiral stair: all faces look up, hang together, and cover one another."""
+    angle, radius = np.meshgrid(np.linspace(0, 4 * np.pi, 41), [0.5, 0.75, 1.0], indexing="ij")
+    points = np.stack([radius * np.sin(angle), 0.1 * angle, radius * np.cos(angle)], -1)
+    a = (np.arange(40)[:, None] * 3 + np.arange(2)).flatten()
+    faces = np.concatenate([np.stack([a, a + 1, a + 4], 1), np.stack([a, a + 4, a + 3], 1)])
+    uv, face_uv = unwrap(points.reshape(-1, 3), faces, np.zeros(len(faces), np.int64))
+    assert len(overlapping_pairs(uv[face_uv])) == 0
+    assert (area(uv[face_uv]) > 0).all()
+
+
 def test_parts_have_charts_of_their_own() -> None:
     points, faces = ball(8, 10, (1, 1, 1))
     part = (np.arange(len(faces)) % 2).astype(np.int64)
