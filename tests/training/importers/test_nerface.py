@@ -19,8 +19,8 @@ from cag_avatar.head_models import REGIONS, load_head_model
 from cag_avatar.rendering.mesh import rasterize
 from tests.training.importers.scenes import imported_vertices
 
-#: Every fifth frame of the clip.
-STEP = 5
+#: Every eighth frame of the clip.
+STEP = 8
 TORSO = [REGIONS.index("shoulders"), REGIONS.index("neck")]
 FX, FY, CX, CY = 610.0, 620.0, 0.52, 0.47
 

@@ -116,7 +116,7 @@ def test_the_imported_mesh_overlays_the_pictures(capture, scene, flame_name, tmp
     assert (dataset.info.camera.width, dataset.info.camera.height) == (WIDTH, HEIGHT)
     assert min(overlay_iou(dataset, flame_name)) >= 0.97
     for t, ours in enumerate(imported_vertices(dataset, flame_name)):
-        np.testing.assert_allclose(ours, scene.camera_vertices(t), atol=2e-4)
+        np.testing.assert_allclose(ours, scene.camera_vertices(t), atol=1e-5)
         np.testing.assert_allclose(dataset.frame(t).alpha.numpy(), capture[1][t], atol=0.01)
     assert dataset.info.held_out == (3, 4)
     assert dataset.info.imported["missing"] == ["eyelids"]
