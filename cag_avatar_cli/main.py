@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("render", "drive an avatar by a dataset or a video, and write a video"),
     "synthesize": ("synthesize", "make a video of a synthetic person, with the truth beside it"),
     "preprocess": ("preprocess", "make a dataset from a video"),
+    "import": ("import_dataset", "make a dataset from another project's"),
     "train": ("train", "train an avatar on a dataset"),
     "evaluate": ("evaluate", "measure an avatar on a dataset's held-out frames"),
     "bench": ("bench", "time the stages on this machine"),

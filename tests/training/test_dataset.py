@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -67,6 +68,9 @@ def test_splits():
         split_frames(20, "blocks")
     with pytest.raises(InputError, match="unknown 'first'"):
         split_frames(20, "first")
+    assert split_frames(4, "source", [3, 1]) == ([0, 2], [1, 3])
+    with pytest.raises(InputError, match="names no held-out frames"):
+        split_frames(4, "source")
 
 
 def _edit(path, **changes):
@@ -88,6 +92,23 @@ def _edit(path, **changes):
 def test_bad_text_is_named(copied, changes, message):
     _edit(copied, **changes)
     with pytest.raises(InputError, match=message):
+        Dataset.open(copied)
+
+
+def test_an_imported_dataset_keeps_its_split_and_needs_no_landmarks(copied):
+    dataset = Dataset.open(copied)
+    file = copied / "tracking.safetensors"
+    tensors = load_file(file)
+    del tensors["landmarks"]
+    save_file(tensors, file)
+    imported = {"format": "insta", "missing": ["jaw"]}
+    opened = dataset.with_info(replace(dataset.info, held_out=(4, 2), imported=imported))
+    assert opened.tracking.landmarks is None
+    assert opened.split("source")[1] == [2, 4]
+    assert Dataset.open(copied).info == opened.info
+    assert opened.info.imported == imported
+    _edit(copied, held_out=[TINY_FRAMES])
+    with pytest.raises(InputError, match="'held_out'"):
         Dataset.open(copied)
 
 

@@ -80,7 +80,7 @@ def matte_clip(
     settings = config or MatteConfig()
     if count < 1:
         raise InputError("matte: the clip holds no frames")
-    for module in ("laplacian.cf_laplacian", "preconditioner.ichol", "solver.cg"):
+    for module in ("preconditioner.ichol", "solver.cg"):
         load_pymatting(module)
     reader = _Reader(frames, labels, settings)
     threads = max(1, workers or len(os.sched_getaffinity(0)))
