@@ -23,6 +23,9 @@ __all__ = ["ClipModel", "cut", "survey"]
 _SAME, _OTHER = 2.2, 7.0
 #: Hair that the plate knows nothing of lies within this distance, in heads, of the drawn head.
 _HAIR = 0.45
+_CLOSE = 0.3
+#: Grey levels by which a background may vary where it was not learned from.
+_SHADING = 10.0
 #: Motion of the head, in heads, by which still background is told from hair.
 _PASSING = 0.08
 #: Room, in heads, left around the person when the background is collected.
@@ -31,9 +34,9 @@ _MARGIN = 0.05
 _COLOUR_PIXELS = 60_000
 #: Width of the grid that moves with the head, in cells and in heads.
 _GRID, _GRID_HEADS = 128, 4.0
-#: A place that this share of the cuts took, this deep (in heads) among such places, is the
-#: person's in every frame: single frames must not lose a lock of hair that looks like the wall.
-_USUALLY, _USUAL_DEPTH = 0.8, 0.1
+#: A place beside the head that this share of the cuts took, this deep (in heads) among such places,
+#: is the person's in every frame: single frames must not lose hair that looks like the wall.
+_USUALLY, _USUAL_DEPTH = 0.5, 0.05
 _NO_BOX = (0, 0, 0, 0)  # GrabCut starts from a mask here
 _MIXTURE_SIZE = (1, 65)  # OpenCV's: 5 Gaussians of 1 weight, 3 means and 9 covariances
 _COVARIANCES = 20  # where these begin
@@ -99,10 +102,15 @@ def survey(
             "matte: the fitted head fills the picture, no background is in view; "
             "crop the video with more room around the head"
         )
+    # Close around the head may be hair or wall: it teaches neither until a cut has told them apart.
+    close = np.stack([seeds[i].outside < _CLOSE * seeds[i].head_size for i in chosen])
+    used = (masks != cv2.GC_PR_BGD) | ~close
     usual = np.full((_GRID, _GRID), 0.5, np.float32)
     # The first cuts show more of the background, the second are made with it.
     for _ in range(2):
-        foreground, background = _fit_colours(picture.reshape(-1, 3), masks.ravel())
+        foreground, background = _fit_colours(picture[used], masks[used])
+        if not used.all():  # the wall behind the head may be lit a little differently
+            background[0, _COVARIANCES:].reshape(5, 9)[:, ::4] += _SHADING**2
         model = ClipModel(foreground, background, plate, usual)
         people = [person for person, _ in pool.map(cut, images, seeds, repeat(model))]
         usual = _usual(people, seeds)
@@ -114,6 +122,7 @@ def survey(
         ]
         plate = estimate_plate(images, clear, _sure(seeds))
         masks = np.stack([_guess(images[i], seeds[i], plate, people[i]) for i in chosen])
+        used = np.ones_like(used)
     return ClipModel(foreground, background, plate, usual)
 
 
@@ -205,9 +214,7 @@ def cut(
     return _one_piece(_grab(image, mask, model), seeds), evidence
 
 
-def _grab(
-    image: NDArray[np.uint8], mask: NDArray[np.uint8], model: ClipModel
-) -> NDArray[np.bool_]:
+def _grab(image: NDArray[np.uint8], mask: NDArray[np.uint8], model: ClipModel) -> NDArray[np.bool_]:
     """GrabCut of the open pixels with the clip's colours, [h, w].
 
     At half the size: a quarter of the time, and the outline is solved for afterwards in a band
