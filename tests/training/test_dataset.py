@@ -37,7 +37,7 @@ def test_channels_survive_as_rgb(tmp_path, tiny_dataset):
     plane = np.full((TINY_SIZE, TINY_SIZE), 255, np.uint8)
     with DatasetWriter.create(tmp_path / "red") as writer:
         for _ in range(TINY_FRAMES):
-            writer.add_frame(image, plane, plane)
+            writer.add_frame(image, plane, plane // 255)
         writer.finish(tiny_dataset.info, tiny_dataset.tracking)
     target = Dataset.open(tmp_path / "red").frame(0).target(torch.ones(3))
     assert target[5, 5].tolist() == pytest.approx([200 / 255, 0, 0])
@@ -77,7 +77,7 @@ def _edit(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, "dataset.json: version 2, this program reads 1"),
+        ({"version": 1}, "dataset.json: version 1, this program reads 2"),
         ({"format": "x"}, "dataset.json: format"),
         ({"frames": -1}, "field 'frames'"),
         ({"camera": {"width": 3}}, "camera needs"),
@@ -183,6 +183,8 @@ def test_frames_must_fit(tmp_path, tiny_dataset):
     plane = np.zeros((8, 8), np.uint8)
     with pytest.raises(ValueError, match="do not fit"), DatasetWriter.create(tmp_path / "a") as w:
         w.add_frame(np.zeros((8, 9, 3), np.uint8), plane, plane)
+    with pytest.raises(ValueError, match="part labels"), DatasetWriter.create(tmp_path / "c") as w:
+        w.add_frame(np.zeros((8, 8, 3), np.uint8), plane, plane + np.uint8(255))
     with (
         pytest.raises(ValueError, match="tracked frames"),
         DatasetWriter.create(tmp_path / "b") as w,

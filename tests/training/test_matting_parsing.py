@@ -174,7 +174,7 @@ def write_bisenet(path: Path, classes: int = 19, size: int = 512, kind: int = Te
         weights[label, :, 0, 0] = colour
     bias = np.full(classes, -100, np.float32)
     bias[[4, 5, 11]] = 0
-    bias[12] = 2.0
+    bias[12] = 4.0
     image = helper.make_tensor_value_info("picture", kind, [1, 3, size, size])
     logits = helper.make_tensor_value_info("logits", kind, [1, classes, size, size])
     graph = helper.make_graph(

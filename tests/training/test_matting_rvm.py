@@ -114,7 +114,7 @@ def test_a_clip_is_matted_in_order(tmp_path):
     [
         ({"leave_out": "r3o"}, r"output 'r3o' \(float or float16 \[1, C, h, w\]\) is missing"),
         ({"src": [1, 3, 64]}, r"input 'src' is tensor\(float\) \[1, 3, 64\], expected float"),
-        ({"src": [1, 4, "H", "W"]}, r"input 'src' is tensor\(float\) \[1, 4, H, W\]"),
+        ({"downsample_ratio": [2]}, r"'downsample_ratio' is tensor\(float\) \[2\], expected"),
         ({"rank": 3}, r"input 'r1i' is tensor\(float\) \[1, c, h\], expected"),
     ],
 )
