@@ -226,16 +226,6 @@ def test_a_head_at_a_slant_has_a_slanted_neck_line():
     assert alpha[62, 10] == 0
 
 
-def test_one_cut_that_loses_hair_is_overruled_by_the_others():
-    clip = draw_clip("flat", count=10)
-    odd = clip.frames[4]
-    hair = (clip.alpha[4] > 250) & (clip.labels[4] < 0)
-    hair[100:] = False
-    odd[hair] = np.uint8([188, 178, 168])  # as light as the wall, by a reflection
-    alpha = clip.matte()
-    assert (alpha[4][hair] > 127).mean() > 0.85
-
-
 def test_streams_and_reports_progress():
     clip = draw_clip("flat", count=5)
     reads, steps = [], []

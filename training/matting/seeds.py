@@ -39,8 +39,6 @@ class Seeds:
     """Beside and below the shoulders, where clothes may be: they may keep as still as a wall."""
     head_size: float
     """Square root of the drawn head's area, in pixels."""
-    head_centre: tuple[float, float]
-    """Mean (x, y) of the drawn head's pixels."""
 
 
 def find_seeds(labels: NDArray[Any], config: MatteConfig) -> Seeds | None:
@@ -68,9 +66,7 @@ def find_seeds(labels: NDArray[Any], config: MatteConfig) -> Seeds | None:
     edge[0], edge[:top, 0], edge[:top, -1] = True, True, True
     edge &= outside > _EDGE_HEADS * size
     clothes = (ramp > 0) & (outside <= far)
-    y, x = np.nonzero(head)
-    centre = (float(x.mean()), float(y.mean()))
-    return Seeds(inside > depth, outside > far, outside, inside, edge, clothes, size, centre)
+    return Seeds(inside > depth, outside > far, outside, inside, edge, clothes, size)
 
 
 def _depth(mask: NDArray[np.bool_]) -> NDArray[Any]:
