@@ -215,7 +215,7 @@ def _survey(reader: _Reader, count: int, config: MatteConfig, pool: Executor) ->
 
 def _solve(read: _Input, model: ClipModel, config: MatteConfig) -> _Frame:
     """Soft alpha at full size."""
-    person, evidence = cut(read.small, read.seeds, model)
+    person, evidence = cut(read.small, read.seeds, model, coarse=True)
     band = find_band(read.small, person, evidence, read.seeds.head_size, config)
     alpha = solve_alpha(read.small, person, band.unknown, band.prior, band.weight)
     alpha = np.clip((alpha - _BLACK) / (_WHITE - _BLACK), 0, 1)
