@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, Tracking
-from cag_avatar_training.matting import MatteConfig, estimate_foreground, matte_clip, mouth_mask
+from cag_avatar_training.matting import MatteConfig, estimate_foreground, make_parser, matte_clip
 from cag_avatar_training.progress import progress_bars
 from cag_avatar_training.video import VideoInfo, probe_video, read_frames
 from numpy.typing import NDArray
@@ -150,15 +150,16 @@ def preprocess(
         with stages.stage("torso", count) as advance:
             torso = _torso(fit, images, alphas, advance)
         with stages.stage("write", count) as advance:
+            parser = make_parser(lambda i: images[i], landmarks, settings.matte)
 
             def planes(index: int) -> tuple[NDArray[np.uint8], ...]:
-                mouth = mouth_mask(landmarks[index], settings.size, settings.size)
-                alpha = alphas[index]
-                return estimate_foreground(images[index], alpha), alpha, mouth
+                picture, alpha = images[index], alphas[index]
+                parts = parser.parse(picture, alpha, landmarks[index], fit.labels(index))
+                return estimate_foreground(picture, alpha), alpha, parts
 
             with ThreadPoolExecutor(1) as pool:  # compute a frame while the last one is written
-                for image, alpha, mouth in pool.map(planes, range(count)):
-                    writer.add_frame(image, alpha, mouth)
+                for image, alpha, parts in pool.map(planes, range(count)):
+                    writer.add_frame(image, alpha, parts)
                     advance()
         figures = {
             "landmark_rmse_interocular": round(fit.landmark_rmse(), 5),

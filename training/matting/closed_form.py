@@ -153,9 +153,10 @@ def _linear_model(
     mu = mean(colour)[at]
     mean_value = mean(values)[at]
     covariance = mean(colour * values[..., None])[at] - mu * mean_value[:, None]
-    first, second = mean(cv2.merge([r * r, r * g, r * b]))[at], mean(
-        cv2.merge([g * g, g * b, b * b])
-    )[at]
+    first, second = (
+        mean(cv2.merge([r * r, r * g, r * b]))[at],
+        mean(cv2.merge([g * g, g * b, b * b]))[at],
+    )
     mr, mg, mb = mu.T
     ridge = _RIDGE
     rr, rg, rb = first[:, 0] - mr * mr + ridge, first[:, 1] - mr * mg, first[:, 2] - mr * mb

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
-from cag_avatar_training.matting.mouth import OUTER_LIP
 from cag_avatar_training.parts import PARSING_LABELS
 from numpy.typing import NDArray
 
@@ -20,15 +19,24 @@ __all__ = [
     "EYE_LEFT",
     "EYE_RIGHT",
     "INNER_LIP",
+    "OUTER_LIP",
     "FaceParser",
+    "Parser",
     "TeethColours",
+    "checked_landmarks",
+    "cheek_green",
     "fill_contour",
     "survey_teeth",
 ]
 
 _LOG = logging.getLogger(__name__)
 
-#: MediaPipe's landmarks along the lips' inner edge and the two eyes' openings, in order around.
+#: MediaPipe's landmarks along the lips' outer and inner edges and the two eyes' openings, in order
+#: around.
+OUTER_LIP: tuple[int, ...] = (
+    61, 146, 91, 181, 84, 17, 314, 405, 321, 375,
+    291, 409, 270, 269, 267, 0, 37, 39, 40, 185,
+)  # fmt: skip
 INNER_LIP: tuple[int, ...] = (
     78, 95, 88, 178, 87, 14, 317, 402, 318, 324,
     308, 415, 310, 311, 312, 13, 82, 81, 80, 191,
@@ -90,6 +98,20 @@ class TeethColours:
         return (teeth > 0) & ~np.isin(pieces, small)
 
 
+class Parser(Protocol):
+    """Labels the frames of a clip."""
+
+    def parse(
+        self,
+        image: NDArray[np.uint8],
+        alpha: NDArray[np.uint8],
+        landmarks: NDArray[Any],
+        head: NDArray[Any] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Label a frame: see FaceParser.parse()."""
+        ...
+
+
 class FaceParser:
     """Labels the frames of a clip from landmarks, the fitted head and the picture.
 
@@ -134,7 +156,7 @@ class FaceParser:
                 f"parsing: image {image.shape} and alpha {alpha.shape} differ in size"
                 + ("" if head is None else f", or from the head's {head.shape}")
             )
-        points = _checked(landmarks)
+        points = checked_landmarks(landmarks)
         plane = (alpha > 127).astype(np.uint8)
         for name, contour in (("eye_left", EYE_LEFT), ("eye_right", EYE_RIGHT)):
             plane[_eye(points[list(contour)], width, height)] = PARSING_LABELS.index(name)
@@ -148,7 +170,7 @@ class FaceParser:
         labels[lips] = PARSING_LABELS.index("lips")
         labels[inside] = PARSING_LABELS.index("mouth_interior")
         if self._teeth is not None and inside.any():
-            teeth = self._teeth.find(image[box], inside, _cheek_green(image, points))
+            teeth = self._teeth.find(image[box], inside, cheek_green(image, points))
             labels[teeth] = PARSING_LABELS.index("teeth")
         return plane
 
@@ -202,7 +224,7 @@ def survey_teeth(
         rows, columns = image[box].shape[:2]
         inside = fill_contour(window[list(INNER_LIP)], columns, rows)
         lips = fill_contour(window[list(OUTER_LIP)], columns, rows) & ~_grown(inside, 1)
-        green, redness = _colour_features(image[box], _cheek_green(image, points[t]))
+        green, redness = _colour_features(image[box], cheek_green(image, points[t]))
         green_in.append(green[inside])
         red_in.append(redness[inside])
         red_lips.append(redness[lips])
@@ -236,7 +258,8 @@ def fill_contour(points: NDArray[Any], width: int, height: int) -> NDArray[np.bo
     return mask > 0
 
 
-def _checked(landmarks: NDArray[Any]) -> NDArray[np.float64]:
+def checked_landmarks(landmarks: NDArray[Any]) -> NDArray[np.float64]:
+    """The landmarks' x and y, [478, 2]. Raises InputError on another shape, NaN or infinity."""
     points = np.asarray(landmarks, dtype=np.float64)
     least = max((*OUTER_LIP, *EYE_LEFT, *_CHEEKS))
     if points.ndim != 2 or points.shape[0] <= least or points.shape[1] not in (2, 3):
@@ -277,7 +300,8 @@ def _mouth_box(points: NDArray[Any], width: int, height: int) -> tuple[slice, sl
     return slice(low[1], high[1]), slice(low[0], high[0])
 
 
-def _cheek_green(image: NDArray[np.uint8], points: NDArray[Any]) -> float:
+def cheek_green(image: NDArray[np.uint8], points: NDArray[Any]) -> float:
+    """Median green of the cheeks' skin, at least 1; landmarks [478, 2] in pixels."""
     height, width = image.shape[:2]
     at = points[list(_CHEEKS)].astype(int).clip(1, (width - 2, height - 2))
     patches = [image[y - 1 : y + 2, x - 1 : x + 2, 1] for x, y in at]
@@ -301,9 +325,7 @@ def _otsu(values: NDArray[Any]) -> float:
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The mask without its holes."""
-    outlines, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-    )
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     result = np.zeros(mask.shape, np.uint8)
     cv2.drawContours(result, outlines, -1, 1, cv2.FILLED)
     return result > 0
@@ -313,5 +335,3 @@ def _grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     side = 2 * radius + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     return cv2.dilate(mask.astype(np.uint8), kernel) > 0
-
-

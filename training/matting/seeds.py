@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from cag_avatar.head_models.base import REGIONS
 
-__all__ = ["Seeds", "find_seeds"]
+__all__ = ["TORSO", "Seeds", "find_seeds"]
 
 #: Least distance, in heads, of the drawn person from an edge where background may come in.
 _EDGE_HEADS = 0.25
-_TORSO = tuple(REGIONS.index(name) for name in ("neck", "shoulders"))
+#: Regions of the head model that are not the head.
+TORSO = tuple(REGIONS.index(name) for name in ("neck", "shoulders"))
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,6 @@ class Seeds:
     """Beside and below the shoulders, where clothes may be: they may keep as still as a wall."""
     head_size: float
     """Square root of the drawn head's area, in pixels."""
-    head_centre: tuple[float, float]
-    """Mean (x, y) of the drawn head's pixels."""
 
 
 def find_seeds(labels: NDArray[Any], config: MatteConfig) -> Seeds | None:
@@ -48,7 +47,7 @@ def find_seeds(labels: NDArray[Any], config: MatteConfig) -> Seeds | None:
     Returns None when no head is drawn.
     """
     drawn = labels >= 0
-    torso = np.isin(labels, _TORSO)
+    torso = np.isin(labels, TORSO)
     head = drawn & ~torso
     area = int(head.sum())
     if area == 0:
@@ -67,9 +66,7 @@ def find_seeds(labels: NDArray[Any], config: MatteConfig) -> Seeds | None:
     edge[0], edge[:top, 0], edge[:top, -1] = True, True, True
     edge &= outside > _EDGE_HEADS * size
     clothes = (ramp > 0) & (outside <= far)
-    y, x = np.nonzero(head)
-    centre = (float(x.mean()), float(y.mean()))
-    return Seeds(inside > depth, outside > far, outside, inside, edge, clothes, size, centre)
+    return Seeds(inside > depth, outside > far, outside, inside, edge, clothes, size)
 
 
 def _depth(mask: NDArray[np.bool_]) -> NDArray[Any]:

@@ -27,13 +27,6 @@ _HAIR = 0.45
 _PASSING = 0.08
 #: Room, in heads, left around the person when the background is collected.
 _MARGIN = 0.05
-#: Pixels that the colour models are fitted to, at most about.
-_COLOUR_PIXELS = 60_000
-#: Width of the grid that moves with the head, in cells and in heads.
-_GRID, _GRID_HEADS = 128, 4.0
-#: A place that this share of the cuts took, this deep (in heads) among such places, is the
-#: person's in every frame: single frames must not lose a lock of hair that looks like the wall.
-_USUALLY, _USUAL_DEPTH = 0.8, 0.1
 _NO_BOX = (0, 0, 0, 0)  # GrabCut starts from a mask here
 _MIXTURE_SIZE = (1, 65)  # OpenCV's: 5 Gaussians of 1 weight, 3 means and 9 covariances
 _COVARIANCES = 20  # where these begin
@@ -49,34 +42,6 @@ class ClipModel:
     """GrabCut's mixture of the background's colours, [1, 65]."""
     plate: BackgroundPlate
     """The background where it was seen."""
-    usual: NDArray[np.float32]
-    """Share of the surveyed frames in which the cut took a place for the person, in coordinates of
-    the head (see _head_grid), [_GRID, _GRID]; 0.5 before the first cut."""
-
-    def usually(self, seeds: Seeds) -> NDArray[np.float32]:
-        """That share at each pixel of a frame, [h, w]."""
-        height, width = seeds.outside.shape
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        grid = _head_grid(seeds)
-        warped = cv2.warpAffine(self.usual, grid, (width, height), flags=flags)
-        return np.asarray(warped, np.float32)
-
-
-def _head_grid(seeds: Seeds) -> NDArray[np.float64]:
-    """From a frame's pixels to a grid that moves and grows with the head, [2, 3]."""
-    scale = _GRID / (_GRID_HEADS * seeds.head_size)
-    x, y = seeds.head_centre
-    return np.array([[scale, 0, _GRID / 2 - scale * x], [0, scale, _GRID / 2 - scale * y]])
-
-
-def _usual(people: list[NDArray[np.bool_]], seeds: list[Seeds]) -> NDArray[np.float32]:
-    total = np.zeros((_GRID, _GRID), np.float32)
-    for person, seed in zip(people, seeds, strict=True):
-        total += cv2.warpAffine(
-            person.astype(np.float32), _head_grid(seed), (_GRID, _GRID),
-            borderMode=cv2.BORDER_REPLICATE,
-        )  # fmt: skip
-    return total / np.float32(len(people))
 
 
 def survey(
@@ -91,45 +56,33 @@ def survey(
     plate = estimate_plate(images, _passed_by(seeds), _sure(seeds))
     step = max(1, len(images) // config.colour_model_frames)
     chosen = range(0, len(images), step)
-    # One mixture of many frames' pixels describes the whole clip.
-    picture = np.stack([images[i] for i in chosen])
-    masks = np.stack([_guess(images[i], seeds[i], plate) for i in chosen])
-    if not np.isin(masks, (cv2.GC_BGD, cv2.GC_PR_BGD)).any():
+    # One picture of many frames, so that one mixture describes the whole clip.
+    picture = np.concatenate([_halve(images[i]) for i in chosen])
+    masks = [_guess(images[i], seeds[i], plate) for i in chosen]
+    if not any(np.isin(mask, (cv2.GC_BGD, cv2.GC_PR_BGD)).any() for mask in masks):
         raise InputError(
             "matte: the fitted head fills the picture, no background is in view; "
             "crop the video with more room around the head"
         )
-    usual = np.full((_GRID, _GRID), 0.5, np.float32)
     # The first cuts show more of the background, the second are made with it.
     for _ in range(2):
-        foreground, background = _fit_colours(picture.reshape(-1, 3), masks.ravel())
-        model = ClipModel(foreground, background, plate, usual)
+        foreground, background = _fit_colours(picture, masks)
+        model = ClipModel(foreground, background, plate)
         people = [person for person, _ in pool.map(cut, images, seeds, repeat(model))]
-        usual = _usual(people, seeds)
-        model = ClipModel(foreground, background, plate, usual)
-        # Hair that one cut missed must not be learned as background: what most cuts took counts.
-        clear = [
-            _clear(person | (model.usually(seed) > 0.5), seed)
-            for person, seed in zip(people, seeds, strict=True)
-        ]
+        clear = [_clear(person, seed) for person, seed in zip(people, seeds, strict=True)]
         plate = estimate_plate(images, clear, _sure(seeds))
-        masks = np.stack([_guess(images[i], seeds[i], plate, people[i]) for i in chosen])
-    return ClipModel(foreground, background, plate, usual)
+        masks = [_guess(images[i], seeds[i], plate, people[i]) for i in chosen]
+    return ClipModel(foreground, background, plate)
 
 
 def _fit_colours(
-    colours: NDArray[np.uint8], mask: NDArray[np.uint8]
+    picture: NDArray[np.uint8], masks: list[NDArray[np.uint8]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mixtures (person, background) of colours [n, 3] with GrabCut's labels [n]."""
-    step = max(1, len(mask) // _COLOUR_PIXELS)
-    strip = np.ascontiguousarray(colours[::step])[None]
-    labels = np.where(np.isin(mask[::step], (cv2.GC_FGD, cv2.GC_PR_FGD)), cv2.GC_FGD, cv2.GC_BGD)
+    """Mixtures (person, background) of a picture at half the masks' size."""
+    mask = np.concatenate([m[::2, ::2] for m in masks])
     foreground, background = np.zeros(_MIXTURE_SIZE), np.zeros(_MIXTURE_SIZE)
     cv2.setRNGSeed(0)  # the mixtures start from k-means
-    cv2.grabCut(
-        strip, labels[None].astype(np.uint8), _NO_BOX, background, foreground, 3,
-        cv2.GC_INIT_WITH_MASK,
-    )  # fmt: skip
+    cv2.grabCut(picture, mask, _NO_BOX, background, foreground, 3, cv2.GC_INIT_WITH_MASK)
     return foreground, background
 
 
@@ -184,44 +137,52 @@ def _guess(
 
 
 def cut(
-    image: NDArray[np.uint8], seeds: Seeds, model: ClipModel
+    image: NDArray[np.uint8], seeds: Seeds, model: ClipModel, coarse: bool = False
 ) -> tuple[NDArray[np.bool_], PlateEvidence]:
-    """The person in a frame [h, w, 3]: one connected piece without holes, [h, w]."""
+    """The person in a frame [h, w, 3]: one connected piece without holes, [h, w].
+
+    ``coarse`` cuts at half the size.
+    """
     evidence = model.plate.compare(image, seeds.background)
     mask = _initial_mask(seeds)
     with np.errstate(invalid="ignore"):
         same = (evidence.difference < _SAME) & (seeds.inside < 0.06 * seeds.head_size)
         other = (evidence.chroma > _OTHER) & ~seeds.background
     other |= evidence.unseen_other & (seeds.outside < _HAIR * seeds.head_size)
-    usual = np.where(seeds.clothes, 0, model.usually(seeds))
-    same &= ~seeds.foreground & (usual < _USUALLY)
+    same &= ~seeds.foreground
     # A pocket of hair or clothes that never moved looks like background; only what hangs together
     # with the sure background or the picture's edge is.
     mask[same & _attached(same, seeds.background | (seeds.edge & same))] = cv2.GC_BGD
     strong = cv2.erode(other.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     mask[strong & ~same & _attached(strong, seeds.foreground)] = cv2.GC_FGD
-    deep = cv2.distanceTransform((usual > _USUALLY).astype(np.uint8), cv2.DIST_L2, 3)
-    mask[(deep > _USUAL_DEPTH * seeds.head_size) & ~seeds.background] = cv2.GC_FGD
-    return _one_piece(_grab(image, mask, model), seeds), evidence
+    grab = _grab_half if coarse else _grab
+    return _one_piece(grab(image, mask, model), seeds), evidence
 
 
 def _grab(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], model: ClipModel, sharper: float = 1.0
+) -> NDArray[np.bool_]:
+    """GrabCut of the open pixels with the clip's colours, [h, w]; changes ``mask``.
+
+    ``sharper`` multiplies what colours weigh against the length of the outline.
+    """
+    foreground, background = model.foreground.copy(), model.background.copy()
+    for mixture in (foreground, background):
+        mixture[:, _COVARIANCES:] /= sharper
+    cv2.grabCut(image, mask, _NO_BOX, background, foreground, 1, cv2.GC_EVAL_FREEZE_MODEL)
+    return (mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)
+
+
+def _grab_half(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], model: ClipModel
 ) -> NDArray[np.bool_]:
-    """GrabCut of the open pixels with the clip's colours, [h, w].
-
-    At half the size: a quarter of the time, and the outline is solved for afterwards in a band
-    wider than the pixel that is lost.
-    """
+    """The same at half the size: a quarter of the time. The band in which alpha is solved for
+    afterwards is wider than the pixel that is lost."""
     height, width = mask.shape
     half = _halve(image)
     small = cv2.resize(mask, half.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    # A quarter of the pixels along half the outline: likelihoods must weigh twice as much.
-    foreground, background = model.foreground.copy(), model.background.copy()
-    for mixture in (foreground, background):
-        mixture[:, _COVARIANCES:] /= 2
-    cv2.grabCut(half, small, _NO_BOX, background, foreground, 1, cv2.GC_EVAL_FREEZE_MODEL)
-    cover = np.where((small == cv2.GC_FGD) | (small == cv2.GC_PR_FGD), np.float32(1), np.float32(0))
+    # A quarter of the pixels along half the outline: colours must weigh twice as much.
+    cover = _grab(half, np.asarray(small, np.uint8), model, sharper=2.0).astype(np.float32)
     person = cv2.resize(cover, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
     return (person | (mask == cv2.GC_FGD)) & (mask != cv2.GC_BGD)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +34,7 @@ def steady_alpha(
         rows, columns = np.nonzero(alpha != its_alpha)  # elsewhere the average is no other
         if len(rows) == 0:
             continue
-        say = weight * _sameness(image, other)
+        say: NDArray[Any] = weight * _sameness(image, other)
         if say.shape != alpha.shape:
             say = cv2.resize(say, (width, height), interpolation=cv2.INTER_LINEAR)
         says = say[rows, columns]
