@@ -40,9 +40,10 @@ class ValidationConfig:
     """Motion between frames (root mean square, eye distances) below which the two checks above say
     "not checked": a head that stands still agrees with every shift."""
 
-    sides_gain: float = 0.1
-    """How much better (share of the landmarks' squared motion error) the landmarks must agree with
-    the coefficients after left and right are exchanged. Sane datasets get worse by 0.05 or more."""
+    sides_gain: float = 0.3
+    """How much better the landmarks must agree with the coefficients after left and right are
+    exchanged, as a share of what the exchange moves: -1 without errors, 1 when they were exchanged.
+    Sane datasets: below -0.5."""
 
     jaw_seen: float = 0.1
     """Range of the lips' gap in the landmarks (eye distances) above which the mouth did open."""
@@ -94,8 +95,9 @@ class ValidationConfig:
 
     range_reached: float = 0.3
     """Coefficient (99th percentile over frames) below which an expression counts as not shown."""
-    blink_reached: float = 0.5
-    """The same for a blink: half-closed lids do not teach closed ones. (Largest value.)"""
+    blink_reached: float = 0.4
+    """The same for a blink, by its largest value: trackers make closed lids 0.45 to 1, lids that
+    follow the gaze 0.3."""
     yaw_range: float = 12.0
     """Least width of the head's yaw (2nd to 98th percentile), degrees: below it the cheeks and
     ears are never seen, and an avatar breaks when it turns."""
@@ -108,10 +110,10 @@ class ValidationConfig:
     reprojection_error: float = 0.08
     """The same, as an error when half the frames exceed it."""
     spike_degrees: float = 3.0
-    """How far a frame's head rotation may lie from the mean of its neighbours'. A head shaken by 20
-    degrees twice a second does 1.8 at 30 frames/s."""
+    """How far a frame's head rotation may lie from the cubic through its neighbours'. A head shaken
+    by 20 degrees three times a second does 0.6 at 25 frames/s."""
     spike_metres: float = 0.015
-    """The same for its place: 1.5 cm at 30 frames/s is an acceleration of 2.7 g."""
+    """The same for its place, metres: the head's whole travel in a second of lively talk."""
     out_of_range: float = 0.02
     """How far an ARKit coefficient may lie outside 0 to 1."""
     out_of_range_other: float = 12.0
@@ -124,9 +126,9 @@ class ValidationConfig:
     """Sharpness of a frame's face, relative to the clip's median, below which it is blurred."""
     blurred_frames: float = 0.1
     """Share of blurred frames that is worth a warning."""
-    soft: float = 0.006
-    """Contrast of details (deviation from a blur of 1.5 pixels at 256, share of full scale) below
-    which a whole clip is out of focus. Sane clips: 0.012 and more."""
+    soft: float = 0.012
+    """Contrast of details (deviation from a blur of 1.5 pixels at 256, over the mean brightness)
+    below which a whole clip is out of focus. Sane clips: 0.03 and more."""
     overexposed: float = 0.08
     """Share of the face at full white that is worth a warning: a highlight covers 0.02."""
     dark: float = 0.1

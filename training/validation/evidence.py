@@ -45,7 +45,10 @@ class FrameSink(Protocol):
     """Takes every frame of the pass."""
 
     def add(
-        self, frame: int, image: NDArray[np.uint8], vertices: NDArray[np.float32],
+        self,
+        frame: int,
+        image: NDArray[np.uint8],
+        vertices: NDArray[np.float32],
         landmarks: NDArray[np.float32] | None,
     ) -> None:
         """Frame number, picture [H, W, 3] at full size, camera-space vertices [V, 3], landmarks
@@ -361,8 +364,6 @@ def _detector(config: ValidationConfig) -> FaceLandmarker | None:
         return None
 
 
-def _detect(
-    detector: FaceLandmarker, image: NDArray[np.uint8]
-) -> NDArray[np.float32] | None:
+def _detect(detector: FaceLandmarker, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     faces = detector.detect(image)
     return faces[0].landmarks[:, :2] if faces else None

@@ -6,7 +6,7 @@ import numpy as np
 from cag_avatar_training.validation.config import ValidationConfig
 from cag_avatar_training.validation.evidence import Evidence, Floats
 from cag_avatar_training.validation.face_measures import FaceMeasures, measure_faces
-from cag_avatar_training.validation.findings import Finding, NotChecked, frame_ranges
+from cag_avatar_training.validation.findings import Finding, NotChecked, counted, frame_ranges
 from numpy.typing import NDArray
 
 __all__ = ["check_code_range", "check_frozen", "check_jaw", "check_repeats"]
@@ -92,7 +92,7 @@ def check_frozen(evidence: Evidence, config: ValidationConfig) -> list[Finding |
             Finding(
                 "frozen",
                 severity,  # type: ignore[arg-type]
-                f"the expression code stands still for {frames} frames ({seconds:.1f} s) while "
+                f"the expression code stands still for {counted(frames, 'frame')} ({seconds:.1f} s) while "
                 + ("the face moves" if severity == "error" else "the pictures go on"),
                 "the tracker lost the face there and held its last answer: track these frames "
                 "again, or cut them out",
@@ -123,7 +123,7 @@ def check_repeats(evidence: Evidence, config: ValidationConfig) -> list[Finding 
         Finding(
             "repeats",
             "warning",
-            f"{len(same)} pictures ({100 * share:.0f} %) repeat the one before",
+            f"{counted(len(same), 'picture')} ({100 * share:.0f} %) repeat the picture before",
             "the video was stretched to another frame rate, or the camera stalled: record at a "
             "constant rate, or leave these frames out",
             frame_ranges(same),

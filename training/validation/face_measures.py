@@ -13,7 +13,8 @@ __all__ = ["EYE_CORNERS", "FaceMeasures", "measure_faces"]
 #: Outer corners of the eyes: the subject's right, left.
 EYE_CORNERS = (33, 263)
 _NOSE_BRIDGE, _NOSE_BASE, _CHIN = 168, 2, 152
-_UPPER_LIP, _LOWER_LIP = 13, 14
+#: Inner edges of the lips, a little beside the middle.
+_UPPER_LIP, _LOWER_LIP = (81, 311), (178, 402)
 _MOUTH_CORNERS = (61, 291)
 #: Upper and lower lid of the right and the left eye.
 _LIDS = (((159, 158), (145, 153)), ((386, 385), (374, 380)))
@@ -51,7 +52,7 @@ def measure_faces(landmarks: NDArray[Any], unit: NDArray[np.float64]) -> FaceMea
     (up_r, low_r), (up_l, low_l) = _LIDS
     corner_r, corner_l = (points[:, i] for i in _MOUTH_CORNERS)
     return FaceMeasures(
-        lip_gap=height((_UPPER_LIP,), (_LOWER_LIP,)),
+        lip_gap=height(_UPPER_LIP, _LOWER_LIP),
         chin=height((_NOSE_BASE,), (_CHIN,)),
         mouth_width=np.linalg.norm(corner_l - corner_r, axis=1) / unit,
         lid_right=height(up_r, low_r),

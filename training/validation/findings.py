@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["Finding", "NotChecked", "Severity", "frame_ranges", "frames_in_words"]
+__all__ = ["Finding", "NotChecked", "Severity", "counted", "frame_ranges", "frames_in_words"]
 
 Severity = Literal["error", "warning", "note"]
 
@@ -39,6 +39,11 @@ class NotChecked:
     """As in Finding."""
     why: str
     """Plain words: "needs ARKit names"."""
+
+
+def counted(count: int, word: str) -> str:
+    """``1 frame``, ``2 frames``."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def frame_ranges(frames: Iterable[int], join: int = 1) -> tuple[tuple[int, int], ...]:

@@ -74,9 +74,7 @@ def _compare(
         return np.asarray((squares * usable).sum(1))
 
     residual = [clipped(seen[middle] - tracked[most + s : total - most + s]) for s in shifts]
-    return Agreement(
-        shifts, np.stack(residual), clipped(seen[middle]), usable.sum(1), most
-    )
+    return Agreement(shifts, np.stack(residual), clipped(seen[middle]), usable.sum(1), most)
 
 
 def compare_motion(evidence: Evidence, most: int, mirrored: bool = False) -> Agreement:
@@ -95,9 +93,7 @@ def compare_motion(evidence: Evidence, most: int, mirrored: bool = False) -> Agr
     return _compare(flow / unit, good, tracked / unit, _CLIP, most)
 
 
-def compare_series(
-    seen: Floats, good: NDArray[np.bool_], tracked: Floats, most: int
-) -> Agreement:
+def compare_series(seen: Floats, good: NDArray[np.bool_], tracked: Floats, most: int) -> Agreement:
     """Changes of measured quantities [T, C] against those of the mesh; ``good`` [T] frames.
 
     Each quantity counts in units of its own usual change.

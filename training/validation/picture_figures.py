@@ -84,12 +84,12 @@ def picture_change(
 
 
 def sharpness(grey: NDArray[np.uint8], face: NDArray[np.bool_]) -> float:
-    """Contrast of fine detail within the face: deviation from a blur, share of full scale."""
+    """Contrast of fine detail within the face: deviation from a blur over the mean brightness."""
     if not face.any():
         return 0.0
     picture = grey.astype(np.float32)
     blurred = cv2.GaussianBlur(picture, (0, 0), 1.5 * len(grey) / _REFERENCE)
-    return float((picture - blurred)[face].std() / 255)
+    return float((picture - blurred)[face].std() / (picture[face].mean() + 1))
 
 
 def follow(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from cag_avatar_training.validation.config import ValidationConfig
 from cag_avatar_training.validation.evidence import Evidence
-from cag_avatar_training.validation.findings import Finding, NotChecked, frame_ranges
+from cag_avatar_training.validation.findings import Finding, NotChecked, counted, frame_ranges
 
 __all__ = ["check_border", "check_covered", "check_light", "check_matte", "check_sharpness"]
 
@@ -23,7 +23,7 @@ def check_matte(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
             Finding(
                 "matte-holes",
                 "error" if len(holes) > config.hole_frames * total else "warning",
-                f"the matte has holes in the head in {len(holes)} frames (up to "
+                f"the matte has holes in the head in {counted(len(holes), 'frame')} (up to "
                 f"{100 * evidence.hole.max():.1f} % of it)",
                 "background would be trained into the face: make the matte again, or leave these "
                 "frames out",
@@ -36,7 +36,7 @@ def check_matte(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
             Finding(
                 "matte-islands",
                 "warning",
-                f"in {len(islands)} frames the matte keeps something apart from the person (up to "
+                f"in {counted(len(islands), 'frame')} the matte keeps something apart from the person (up to "
                 f"{100 * evidence.island.max():.1f} % of the person's area)",
                 "clear what stands behind the person, or make the matte again",
                 frame_ranges(islands, join=3),
@@ -79,7 +79,7 @@ def check_sharpness(evidence: Evidence, config: ValidationConfig) -> list[Findin
         Finding(
             "blur",
             "warning" if share > config.blurred_frames else "note",
-            f"{len(blurred)} frames ({100 * share:.0f} %) are blurred",
+            f"{counted(len(blurred), 'frame')} ({100 * share:.0f} %) are blurred",
             "move more slowly or use more light (a shorter exposure); leave these frames out",
             frame_ranges(blurred, join=3),
         )
@@ -95,7 +95,7 @@ def check_light(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
             Finding(
                 "light",
                 "warning",
-                f"in {len(burnt)} frames parts of the face are burnt out (up to "
+                f"in {counted(len(burnt), 'frame')} parts of the face are burnt out (up to "
                 f"{100 * evidence.overexposed.max():.0f} % of it at full white)",
                 "lower the exposure or move the lamp",
                 frame_ranges(burnt, join=3),
@@ -124,7 +124,7 @@ def check_border(evidence: Evidence, config: ValidationConfig) -> list[Finding |
         Finding(
             "cut",
             "warning",
-            f"the border cuts the head in {len(cut)} frames ({100 * share:.0f} %; at worst "
+            f"the border cuts the head in {counted(len(cut), 'frame')} ({100 * share:.0f} %; at worst "
             f"{100 * evidence.cut.max():.0f} % of it is outside)",
             "keep the whole head in the picture, with room to move",
             frame_ranges(cut, join=3),
@@ -147,7 +147,7 @@ def check_covered(evidence: Evidence, config: ValidationConfig) -> list[Finding 
             Finding(
                 "covered",
                 "warning" if share > config.covered_frames else "note",
-                f"the {name} is covered in {len(frames)} frames ({100 * share:.0f} %)",
+                f"the {name} is covered in {counted(len(frames), 'frame')} ({100 * share:.0f} %)",
                 "they are not trained on there; record again if they are many",
                 frame_ranges(frames, join=3),
             )

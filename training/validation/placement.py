@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from cag_avatar_training.validation.config import ValidationConfig
 from cag_avatar_training.validation.evidence import Evidence, Floats
-from cag_avatar_training.validation.findings import Finding, NotChecked, frame_ranges
+from cag_avatar_training.validation.findings import Finding, NotChecked, counted, frame_ranges
 from scipy.ndimage import median_filter
 
-from cag_avatar.geometry import matrix_to_rotation_vector, rotation_vector_to_matrix
+from cag_avatar.geometry import matrix_to_rotation_vector
 
 __all__ = ["check_camera", "check_drift", "check_jumps", "check_poses", "check_reprojection"]
 
@@ -158,7 +158,7 @@ def check_drift(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
             "drift",
             "warning",
             f"the drawn head slides away from the face by up to {100 * away.max():.0f} % of the "
-            f"eye distance, for {int(far.sum())} frames",
+            f"eye distance, for {counted(int(far.sum()), 'frame')}",
             "the head's pose or the focal length is wrong where the head is far from its usual "
             "place: track again",
             frame_ranges(np.flatnonzero(evidence.seen)[far], join=3),
@@ -193,7 +193,7 @@ def check_reprojection(evidence: Evidence, config: ValidationConfig) -> list[Fin
         Finding(
             "reprojection",
             "warning",
-            f"in {len(bad)} frames the head model misses the landmarks by more than "
+            f"in {counted(len(bad), 'frame')} the head model misses the landmarks by more than "
             f"{100 * config.reprojection_error:.0f} % of the eye distance (at worst "
             f"{100 * error.max():.0f} %)",
             "leave these frames out, or track them again",
@@ -218,7 +218,7 @@ def check_poses(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
                 Finding(
                     "poses",
                     "error",
-                    f"{int(bad.sum())} {name} poses are no rigid motions (scaled, mirrored or "
+                    f"{counted(int(bad.sum()), f'{name} pose')} cannot be a rigid motion (scaled, mirrored or "
                     "transposed)",
                     f"'{name}_pose' must hold [R t; 0 1] with a rotation R, metres",
                     frame_ranges(np.flatnonzero(bad)),
@@ -231,7 +231,7 @@ def check_poses(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
             Finding(
                 "poses",
                 "error",
-                f"in {int(behind.sum())} frames the head lies {depth[behind][0]:.2f} m in front of "
+                f"in {counted(int(behind.sum()), 'frame')} the head lies {depth[behind][0]:.2f} m in front of "
                 "the camera",
                 "poses map to camera space with z forward, in metres: check axes and units",
                 frame_ranges(np.flatnonzero(behind)),
@@ -243,20 +243,23 @@ def check_poses(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
 def check_jumps(evidence: Evidence, config: ValidationConfig) -> list[Finding | NotChecked]:
     """Single frames whose pose lies off the path of their neighbours, unlike the pictures."""
     total = len(evidence)
-    if total < 3:
-        return [NotChecked("pose-jumps", "needs three frames")]
+    if total < 5:
+        return [NotChecked("pose-jumps", "needs five frames")]
     poses = torch.from_numpy(evidence.tracking.head_pose.astype(np.float64))
     turn, place = poses[:, :3, :3], poses[:, :3, 3]
-    half = matrix_to_rotation_vector(turn[2:] @ turn[:-2].mT) / 2
-    middle = rotation_vector_to_matrix(half) @ turn[:-2]
-    away = matrix_to_rotation_vector(turn[1:-1] @ middle.mT).norm(dim=-1)
-    degrees = np.rad2deg(away.numpy())
-    metres = (place[1:-1] - (place[2:] + place[:-2]) / 2).norm(dim=-1).numpy()
+    # A cubic through two neighbours on either side: quick but smooth turns lie on it.
+    path, across = torch.zeros(total - 4, 3), torch.zeros(total - 4, 3)
+    for offset, weight in ((-2, -1 / 6), (-1, 4 / 6), (1, 4 / 6), (2, -1 / 6)):
+        part = slice(2 + offset, total - 2 + offset)
+        path = path + weight * matrix_to_rotation_vector(turn[part] @ turn[2:-2].mT)
+        across = across + weight * (place[part] - place[2:-2])
+    degrees = np.rad2deg(path.norm(dim=-1).numpy())
+    metres = across.norm(dim=-1).numpy()
     strength = np.maximum(degrees / config.spike_degrees, metres / config.spike_metres)
     together = evidence.consecutive()
-    strength = np.where(together[1:] & together[:-1], strength, 0.0)
+    strength[~(together[:-3] & together[1:-2] & together[2:-1] & together[3:])] = 0.0
     mismatch = _mismatch(evidence)
-    sides = np.fmax(mismatch[1:], mismatch[:-1])  # nan where neither could be followed
+    sides = np.fmax(mismatch[2:-1], mismatch[1:-2])  # nan where neither could be followed
     # Where nothing could be followed, only a jump that no head can make counts.
     jump = np.where(np.isnan(sides), strength > 3, (strength > 1) & (sides > _MISMATCH))
     # A spike also bends the path at the frames beside it: only the peak is meant.
@@ -264,15 +267,15 @@ def check_jumps(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
     jump &= (strength >= padded[:-2]) & (strength >= padded[2:])
     if not jump.any():
         return []
-    frames = np.flatnonzero(jump) + 1
+    frames = np.flatnonzero(jump) + 2
     worst = int(np.where(jump, strength, 0).argmax())
     return [
         Finding(
             "pose-jumps",
             "error" if strength[worst] > 2 else "warning",
-            f"the head jumps in {len(frames)} frame{'' if len(frames) == 1 else 's'} (at worst "
-            f"{degrees[worst]:.1f} degrees and {1000 * metres[worst]:.0f} mm off its neighbours, "
-            f"frame {worst + 1}) while the pictures show no jump",
+            f"the head jumps in {counted(len(frames), 'frame')} (at worst "
+            f"{degrees[worst]:.1f} degrees and {1000 * metres[worst]:.0f} mm off its neighbours' path, "
+            f"frame {worst + 2}) while the pictures show no jump",
             "track these frames again, or leave them out",
             frame_ranges(frames),
         )

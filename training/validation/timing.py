@@ -9,6 +9,7 @@ from cag_avatar_training.validation.face_measures import measure_faces
 from cag_avatar_training.validation.findings import (
     Finding,
     NotChecked,
+    counted,
     frame_ranges,
 )
 from cag_avatar_training.validation.motion_agreement import (
@@ -28,7 +29,7 @@ _LEAST = 12
 
 
 def _frames(count: int) -> str:
-    return f"{abs(count)} frame{'' if abs(count) == 1 else 's'}"
+    return counted(abs(count), "frame")
 
 
 def _shift_sentence(subject: str, shift: int, gain: tuple[float, float]) -> str:
@@ -160,7 +161,7 @@ def check_timestamps(evidence: Evidence, config: ValidationConfig) -> list[Findi
             Finding(
                 "timestamps",
                 "error",
-                f"the time does not grow at {len(back)} frame{'' if len(back) == 1 else 's'} (the "
+                f"the time does not grow at {counted(len(back), 'frame')} (the "
                 f"first is frame {back[0]}: {times[back[0] - 1]:.3f} s, then "
                 f"{times[back[0]]:.3f} s)",
                 "write the presentation times of the video, in seconds, in the order of the frames",
@@ -187,8 +188,7 @@ def check_timestamps(evidence: Evidence, config: ValidationConfig) -> list[Findi
             Finding(
                 "timestamps",
                 "note",
-                f"{missing} frames of the video are left out, in {len(gaps)} "
-                f"place{'' if len(gaps) == 1 else 's'}",
+                f"{counted(missing, 'frame')} of the video left out, in {counted(len(gaps), 'place')}",
                 "nothing to do if no face was to be seen there",
                 frame_ranges(gaps + 1),
             )

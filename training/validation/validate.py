@@ -64,16 +64,17 @@ _CHECKS: tuple[Check, ...] = (
 
 #: What an error brings along: these faults are then not reported as ones of their own.
 _CONSEQUENCES: dict[str, tuple[str, ...]] = {
-    "wrong-order": ("shifted", "sides", "missing-jaw", "camera", "matte-holes", "drift",
-                    "reprojection", "pose-jumps", "frozen"),
-    "shifted": ("drift", "reprojection", "pose-jumps"),
-    "sides": ("wrong-order", "camera", "matte-holes", "drift", "reprojection", "missing-jaw"),
-    "missing-jaw": ("reprojection", "range"),
-    "camera": ("reprojection", "drift", "matte-holes"),
     "poses": ("wrong-order", "shifted", "camera", "matte-holes", "drift", "reprojection",
-              "pose-jumps", "sides"),
-    "code-range": ("missing-jaw", "reprojection", "drift", "sides"),
-    "frozen": ("missing-jaw", "reprojection"),
+              "pose-jumps", "sides", "cut"),
+    "code-range": ("wrong-order", "shifted", "sides", "missing-jaw", "camera", "matte-holes",
+                   "drift", "reprojection", "pose-jumps", "cut", "blur", "light"),
+    "wrong-order": ("shifted", "sides", "missing-jaw", "camera", "matte-holes", "matte-flicker",
+                    "drift", "reprojection", "pose-jumps", "frozen"),
+    "sides": ("camera", "matte-holes", "drift", "reprojection", "missing-jaw", "pose-jumps"),
+    "shifted": ("sides", "drift", "reprojection", "pose-jumps", "matte-holes", "missing-jaw"),
+    "camera": ("reprojection", "drift", "matte-holes"),
+    "frozen": ("missing-jaw", "reprojection", "range"),
+    "missing-jaw": ("reprojection", "range"),
 }  # fmt: skip
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
@@ -147,7 +148,7 @@ def _without_consequences(findings: list[Finding]) -> list[Finding]:
                 for cause in _CONSEQUENCES
                 if cause in causes
                 and finding.check in _CONSEQUENCES[cause]
-                and (finding.check != "range" or "jawOpen" in finding.what)
+                and (finding.check != "range" or _explains_range(cause, finding))
             ),
             None,
         )
@@ -157,6 +158,11 @@ def _without_consequences(findings: list[Finding]) -> list[Finding]:
             what = f"{finding.what} (probably a consequence of the error '{because}')"
             out.append(replace(finding, severity="note", what=what))
     return out
+
+
+def _explains_range(cause: str, finding: Finding) -> bool:
+    """Whether an expression does not occur because of the fault."""
+    return "jawOpen" in finding.what if cause == "missing-jaw" else "reached" in finding.what
 
 
 def validate(
