@@ -92,7 +92,8 @@ def check_frozen(evidence: Evidence, config: ValidationConfig) -> list[Finding |
             Finding(
                 "frozen",
                 severity,  # type: ignore[arg-type]
-                f"the expression code stands still for {counted(frames, 'frame')} ({seconds:.1f} s) while "
+                f"the expression code stands still for {counted(frames, 'frame')} "
+                f"({seconds:.1f} s) while "
                 + ("the face moves" if severity == "error" else "the pictures go on"),
                 "the tracker lost the face there and held its last answer: track these frames "
                 "again, or cut them out",

@@ -38,7 +38,7 @@ class FaceMeasures:
 
 
 def measure_faces(landmarks: NDArray[Any], unit: NDArray[np.float64]) -> FaceMeasures:
-    """Measure landmarks [T, 478, 2 or more] (pixels) with the eye distance ``unit`` [T] (pixels)."""
+    """Measure landmarks [T, 478, 2 or more]; they and the eye distance ``unit`` [T] in pixels."""
     points = np.asarray(landmarks, np.float64)[..., :2]
     up = points[:, _NOSE_BRIDGE] - points[:, _NOSE_BASE]
     up /= np.linalg.norm(up, axis=1, keepdims=True) + 1e-9

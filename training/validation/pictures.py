@@ -36,8 +36,8 @@ def check_matte(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
             Finding(
                 "matte-islands",
                 "warning",
-                f"in {counted(len(islands), 'frame')} the matte keeps something apart from the person (up to "
-                f"{100 * evidence.island.max():.1f} % of the person's area)",
+                f"in {counted(len(islands), 'frame')} the matte keeps something apart from the "
+                f"person (up to {100 * evidence.island.max():.1f} % of the person's area)",
                 "clear what stands behind the person, or make the matte again",
                 frame_ranges(islands, join=3),
             )
@@ -124,8 +124,8 @@ def check_border(evidence: Evidence, config: ValidationConfig) -> list[Finding |
         Finding(
             "cut",
             "warning",
-            f"the border cuts the head in {counted(len(cut), 'frame')} ({100 * share:.0f} %; at worst "
-            f"{100 * evidence.cut.max():.0f} % of it is outside)",
+            f"the border cuts the head in {counted(len(cut), 'frame')} ({100 * share:.0f} %; "
+            f"at worst {100 * evidence.cut.max():.0f} % of it is outside)",
             "keep the whole head in the picture, with room to move",
             frame_ranges(cut, join=3),
         )

@@ -11,7 +11,14 @@ from scipy.ndimage import median_filter
 
 from cag_avatar.geometry import matrix_to_rotation_vector
 
-__all__ = ["check_camera", "check_drift", "check_jumps", "check_poses", "check_reprojection"]
+__all__ = [
+    "check_camera",
+    "check_drift",
+    "check_jumps",
+    "check_poses",
+    "check_reprojection",
+    "landmark_errors",
+]
 
 #: Landmarks that no expression moves much: corners of the eyes, ridge and sides of the nose,
 #: forehead.
@@ -114,7 +121,8 @@ def _off_landmarks(
 
 def _scale(evidence: Evidence) -> float:
     """Size of the mesh's steady landmarks over that of the detected ones."""
-    assert evidence.landmarks is not None and evidence.mesh_landmarks is not None
+    assert evidence.landmarks is not None
+    assert evidence.mesh_landmarks is not None
     mesh, seen = (
         points[evidence.seen][:, list(_STEADY)]
         for points in (evidence.mesh_landmarks, evidence.landmarks)
@@ -166,13 +174,23 @@ def check_drift(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
     ]
 
 
+def landmark_errors(evidence: Evidence) -> Floats | None:
+    """Root mean square distance of 468 landmarks to the mesh's, eye distances, [T]; nan where the
+    face was not found; None without landmarks."""
+    if evidence.landmarks is None or evidence.mesh_landmarks is None:
+        return None
+    difference = (evidence.mesh_landmarks - evidence.landmarks)[:, :_FACE].astype(np.float64)
+    error = np.sqrt((difference**2).sum(-1).mean(1)) / evidence.unit
+    return np.where(evidence.seen, error, np.nan)
+
+
 def check_reprojection(evidence: Evidence, config: ValidationConfig) -> list[Finding | NotChecked]:
     """Landmarks far from where the head model has them."""
-    if evidence.landmarks is None or evidence.mesh_landmarks is None:
+    errors = landmark_errors(evidence)
+    if errors is None:
         return [NotChecked("reprojection", "needs landmarks")]
     seen = evidence.seen
-    difference = (evidence.mesh_landmarks - evidence.landmarks)[seen, :_FACE].astype(np.float64)
-    error = np.sqrt((difference**2).sum(-1).mean(1)) / evidence.unit[seen]
+    error = errors[seen]
     usual = float(np.median(error))
     frames = np.flatnonzero(seen)
     bad = frames[error > config.reprojection_error]
@@ -218,8 +236,8 @@ def check_poses(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
                 Finding(
                     "poses",
                     "error",
-                    f"{counted(int(bad.sum()), f'{name} pose')} cannot be a rigid motion (scaled, mirrored or "
-                    "transposed)",
+                    f"{counted(int(bad.sum()), f'{name} pose')} cannot be a rigid motion "
+                    "(scaled, mirrored or transposed)",
                     f"'{name}_pose' must hold [R t; 0 1] with a rotation R, metres",
                     frame_ranges(np.flatnonzero(bad)),
                 )
@@ -231,8 +249,8 @@ def check_poses(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
             Finding(
                 "poses",
                 "error",
-                f"in {counted(int(behind.sum()), 'frame')} the head lies {depth[behind][0]:.2f} m in front of "
-                "the camera",
+                f"in {counted(int(behind.sum()), 'frame')} the head lies {depth[behind][0]:.2f} m "
+                "in front of the camera",
                 "poses map to camera space with z forward, in metres: check axes and units",
                 frame_ranges(np.flatnonzero(behind)),
             )
@@ -274,8 +292,8 @@ def check_jumps(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
             "pose-jumps",
             "error" if strength[worst] > 2 else "warning",
             f"the head jumps in {counted(len(frames), 'frame')} (at worst "
-            f"{degrees[worst]:.1f} degrees and {1000 * metres[worst]:.0f} mm off its neighbours' path, "
-            f"frame {worst + 2}) while the pictures show no jump",
+            f"{degrees[worst]:.1f} degrees and {1000 * metres[worst]:.0f} mm off its neighbours' "
+            f"path, frame {worst + 2}) while the pictures show no jump",
             "track these frames again, or leave them out",
             frame_ranges(frames),
         )

@@ -75,7 +75,8 @@ def _coefficients(evidence: Evidence, config: ValidationConfig) -> list[Finding 
     columns = exchanged_columns(tuple(evidence.info.code_names))
     if columns is None:
         return [NotChecked("sides", "of the coefficients: needs ARKit names")]
-    assert evidence.landmarks is not None and evidence.mesh_landmarks is not None
+    assert evidence.landmarks is not None
+    assert evidence.mesh_landmarks is not None
     frames = np.flatnonzero(evidence.seen)
     frames = frames[np.unique(np.linspace(0, len(frames) - 1, _FRAMES).round().astype(int))]
     tracking = evidence.tracking

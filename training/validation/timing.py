@@ -188,7 +188,8 @@ def check_timestamps(evidence: Evidence, config: ValidationConfig) -> list[Findi
             Finding(
                 "timestamps",
                 "note",
-                f"{counted(missing, 'frame')} of the video left out, in {counted(len(gaps), 'place')}",
+                f"{counted(missing, 'frame')} of the video left out, in "
+                f"{counted(len(gaps), 'place')}",
                 "nothing to do if no face was to be seen there",
                 frame_ranges(gaps + 1),
             )
