@@ -35,6 +35,8 @@ _LOG = logging.getLogger(__name__)
 
 #: Colour put behind the person: what stood there must not be followed.
 _BEHIND = 0.5
+#: Mirrored pictures are followed every so many frames: they only answer yes or no.
+_MIRRORED = 3
 #: Frames read through one view of the dataset, whose cache then goes.
 _VIEW = 16
 
@@ -75,7 +77,7 @@ class Evidence:
     flow_good: NDArray[np.bool_]
     """Where that could be followed, [T - 1, K]."""
     mirrored_flow: NDArray[np.float32]
-    """The same in mirrored pictures."""
+    """The same in mirrored pictures, at every third frame."""
     mirrored_good: NDArray[np.bool_]
     mesh_landmarks: NDArray[np.float32] | None
     """MediaPipe's landmarks on the mesh, [T, 478, 2]; None without an embedding."""
@@ -242,6 +244,7 @@ class _Analyst:
         shown = ("face_skin", "ears", "scalp")
         self._outer = model.region_vertices(*shown).numpy()
         self._last: tuple[NDArray[np.uint8], NDArray[np.bool_], Any, Any] | None = None
+        self._pairs = 0
         self._mattes: list[tuple[NDArray[np.uint8], NDArray[np.bool_]]] = []
 
     def add(
@@ -303,8 +306,11 @@ class _Analyst:
         if self._last is not None:
             before, person_before, old, old_visible = self._last
             flow, good = follow(before, grey, old)
-            flipped, after = (np.ascontiguousarray(x[:, ::-1]) for x in (before, grey))
-            mirrored, mirrored_good = follow(flipped, after, old)
+            mirrored, mirrored_good = np.zeros_like(flow), np.zeros_like(good)
+            if self._pairs % _MIRRORED == 0:
+                flipped, after = (np.ascontiguousarray(x[:, ::-1]) for x in (before, grey))
+                mirrored, mirrored_good = follow(flipped, after, old)
+            self._pairs += 1
             self._rows.add(
                 flow=flow,
                 flow_good=good & old_visible,

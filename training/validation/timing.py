@@ -61,8 +61,10 @@ def check_shift(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
                 "the dataset again",
             )
         ]
-    found = _shifted_windows(evidence, motion, piece)
-    return [*found, *([] if found else _expression_shift(evidence, config, piece))]
+    expression = _expression_shift(evidence, config, piece)
+    if any(isinstance(entry, Finding) for entry in expression):
+        return expression
+    return [*expression, *_shifted_windows(evidence, motion, piece)]
 
 
 def _shifted(motion: Agreement, piece: int, part: slice, gain: float, agreement: float) -> int:

@@ -16,16 +16,17 @@ from cag_avatar_training.matting import mouth_mask
 from cag_avatar_training.synthetic import SynthesisConfig
 from cag_avatar_training.synthetic.motion import perform
 from cag_avatar_training.synthetic.render import create_subject, default_camera
+from cag_avatar_training.validation import ValidationResult, validate
 from safetensors.numpy import load_file, save_file
 
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
 
-SEED, SECONDS, FPS, SIZE = 4, 3.6, 25.0, 160
+SEED, SECONDS, FPS, SIZE = 4, 2.8, 25.0, 144
 
 
 @pytest.fixture(scope="session")
 def clean_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four seconds of a talking face; shared, so copy before damaging it."""
+    """Three seconds of a talking face; shared, so copy before damaging it."""
     path = tmp_path_factory.mktemp("validation") / "clean"
     config = SynthesisConfig(seed=SEED, seconds=SECONDS, fps=FPS, size=SIZE, head_turns=0.7)
     motion = perform(config)
@@ -66,6 +67,12 @@ def clean_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clean(clean_path: Path) -> Dataset:
     """The dataset, opened."""
     return Dataset.open(clean_path)
+
+
+@pytest.fixture(scope="session")
+def clean_result(clean_path: Path) -> ValidationResult:
+    """What the validator says of it."""
+    return validate(Dataset.open(clean_path))
 
 
 class Damaged:
