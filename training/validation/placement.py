@@ -26,6 +26,8 @@ _STEADY = (33, 133, 263, 362, 168, 6, 197, 195, 5, 4, 1, 2, 98, 327, 10, 151, 9)
 _FACE = 468
 #: Motion (eye distances) in which mesh and pictures must differ before a jump is the tracker's.
 _MISMATCH = 0.03
+#: The same as a share of the motion.
+_FLOW_ERROR = 0.3
 
 
 def _sideways(x: float, y: float) -> str:
@@ -276,10 +278,12 @@ def check_jumps(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
     strength = np.maximum(degrees / config.spike_degrees, metres / config.spike_metres)
     together = evidence.consecutive()
     strength[~(together[:-3] & together[1:-2] & together[2:-1] & together[3:])] = 0.0
-    mismatch = _mismatch(evidence)
-    sides = np.fmax(mismatch[2:-1], mismatch[1:-2])  # nan where neither could be followed
+    mismatch, motion = _mismatch(evidence)
+    # The flow of a quick turn is itself wrong by a part of the motion.
+    surplus = mismatch - np.maximum(_MISMATCH, _FLOW_ERROR * motion)
+    sides = np.fmax(surplus[2:-1], surplus[1:-2])  # nan where neither could be followed
     # Where nothing could be followed, only a jump that no head can make counts.
-    jump = np.where(np.isnan(sides), strength > 3, (strength > 1) & (sides > _MISMATCH))
+    jump = np.where(np.isnan(sides), strength > 3, (strength > 1) & (sides > 0))
     # A spike also bends the path at the frames beside it: only the peak is meant.
     padded = np.pad(strength, 1)
     jump &= (strength >= padded[:-2]) & (strength >= padded[2:])
@@ -300,12 +304,16 @@ def check_jumps(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
     ]
 
 
-def _mismatch(evidence: Evidence) -> Floats:
-    """Median difference of the mesh's and the picture's motion from t to t + 1, eye distances."""
-    moved = np.diff(evidence.points, axis=0) - evidence.flow
-    size = np.linalg.norm(moved, axis=-1) / evidence.unit[:-1, None]
-    out = np.full(len(size), np.nan)
+def _mismatch(evidence: Evidence) -> tuple[Floats, Floats]:
+    """Medians over the points from frame t to t + 1, eye distances, [T - 1] each: difference of the
+    mesh's and the picture's motion (nan where the picture cannot be followed), the mesh's motion.
+    """
+    moved = np.diff(evidence.points, axis=0)
+    unit = evidence.unit[:-1, None]
+    motion = np.median(np.linalg.norm(moved, axis=-1) / unit, axis=1)
+    away = np.linalg.norm(moved - evidence.flow, axis=-1) / unit
+    mismatch = np.full(len(away), np.nan)
     for t, good in enumerate(evidence.flow_good):
         if good.sum() >= 8:
-            out[t] = np.median(size[t][good])
-    return out
+            mismatch[t] = np.median(away[t][good])
+    return mismatch, motion
