@@ -70,7 +70,9 @@ def toggled(
     """
     a, b, c = before > 127, matte > 127, after > 127
     odd = (a == c) & (a != b) & ~ignore
-    edge = b & ~(cv2.erode(b.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
+    edge = b & ~(
+        cv2.erode(b.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))) > 0
+    )
     return float(odd.sum() / max(1, edge.sum()) * _REFERENCE / len(matte))
 
 

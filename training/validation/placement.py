@@ -24,10 +24,10 @@ __all__ = [
 #: forehead.
 _STEADY = (33, 133, 263, 362, 168, 6, 197, 195, 5, 4, 1, 2, 98, 327, 10, 151, 9)
 _FACE = 468
-#: Motion (eye distances) in which mesh and pictures must differ before a jump is the tracker's.
-_MISMATCH = 0.03
-#: The same as a share of the motion.
-_FLOW_ERROR = 0.3
+#: A jump is the tracker's where the pictures lie nearer to a smooth path than to the stored one.
+_BETTER = 0.95
+#: Points that must be followed.
+_LEAST_POINTS = 8
 
 
 def _sideways(x: float, y: float) -> str:
@@ -278,12 +278,9 @@ def check_jumps(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
     strength = np.maximum(degrees / config.spike_degrees, metres / config.spike_metres)
     together = evidence.consecutive()
     strength[~(together[:-3] & together[1:-2] & together[2:-1] & together[3:])] = 0.0
-    mismatch, motion = _mismatch(evidence)
-    # The flow of a quick turn is itself wrong by a part of the motion.
-    surplus = mismatch - np.maximum(_MISMATCH, _FLOW_ERROR * motion)
-    sides = np.fmax(surplus[2:-1], surplus[1:-2])  # nan where neither could be followed
+    better = _smoother_is_better(evidence)[2:-2]
     # Where nothing could be followed, only a jump that no head can make counts.
-    jump = np.where(np.isnan(sides), strength > 3, (strength > 1) & (sides > 0))
+    jump = np.where(np.isnan(better), strength > 3, (strength > 1) & (better < _BETTER))
     # A spike also bends the path at the frames beside it: only the peak is meant.
     padded = np.pad(strength, 1)
     jump &= (strength >= padded[:-2]) & (strength >= padded[2:])
@@ -304,16 +301,24 @@ def check_jumps(evidence: Evidence, config: ValidationConfig) -> list[Finding | 
     ]
 
 
-def _mismatch(evidence: Evidence) -> tuple[Floats, Floats]:
-    """Medians over the points from frame t to t + 1, eye distances, [T - 1] each: difference of the
-    mesh's and the picture's motion (nan where the picture cannot be followed), the mesh's motion.
+def _smoother_is_better(evidence: Evidence) -> Floats:
+    """How far the pictures' motion lies from a smooth path of the mesh's points, over how far it
+    lies from the stored one: below 1 the pictures know nothing of a jump. [T]; nan at both ends and
+    where the pictures cannot be followed.
     """
-    moved = np.diff(evidence.points, axis=0)
-    unit = evidence.unit[:-1, None]
-    motion = np.median(np.linalg.norm(moved, axis=-1) / unit, axis=1)
-    away = np.linalg.norm(moved - evidence.flow, axis=-1) / unit
-    mismatch = np.full(len(away), np.nan)
-    for t, good in enumerate(evidence.flow_good):
-        if good.sum() >= 8:
-            mismatch[t] = np.median(away[t][good])
-    return mismatch, motion
+    points = evidence.points.astype(np.float64)
+    smooth = points.copy()
+    # The cubic through two neighbours on either side, as in check_jumps().
+    smooth[2:-2] = (4 * (points[1:-3] + points[3:-1]) - points[:-4] - points[4:]) / 6
+    out = np.full(len(points), np.nan)
+    for t in range(2, len(points) - 2):
+        good = evidence.flow_good[t - 1], evidence.flow_good[t]
+        if min(good[0].sum(), good[1].sum()) < _LEAST_POINTS:
+            continue
+        far = [
+            np.median(np.linalg.norm(m - points[t - 1] - evidence.flow[t - 1], axis=-1)[good[0]])
+            + np.median(np.linalg.norm(points[t + 1] - m - evidence.flow[t], axis=-1)[good[1]])
+            for m in (points[t], smooth[t])
+        ]
+        out[t] = far[1] / max(far[0], 1e-9)
+    return out
