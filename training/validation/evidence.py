@@ -126,21 +126,33 @@ class Evidence:
 
 
 class _Recorder:
-    """Rows of named figures, one a frame."""
+    """Rows of named figures, one a frame.
 
-    def __init__(self) -> None:
-        self._rows: dict[str, list[Any]] = {}
+    Room for all frames is taken at once: small arrays that stay, one between each frame's large
+    ones that go, would leave the heap full of holes, half a megabyte a frame.
+    """
+
+    def __init__(self, frames: int) -> None:
+        self._frames = frames
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._counts: dict[str, int] = {}
 
     def add(self, **values: Any) -> None:
         for name, value in values.items():
-            self._rows.setdefault(name, []).append(value)
+            row = np.asarray(value)
+            if name not in self._arrays:
+                self._arrays[name] = np.zeros((self._frames, *row.shape), row.dtype)
+            count = self._counts.get(name, 0)
+            self._arrays[name][count] = row
+            self._counts[name] = count + 1
 
     def floats(self, name: str) -> Floats:
-        return np.array(self._rows.get(name, []), np.float64)
+        return np.asarray(self.stacked(name, (), np.float64))
 
     def stacked(self, name: str, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
-        rows = self._rows.get(name, [])
-        return np.stack(rows).astype(kind) if rows else np.zeros((0, *shape), kind)
+        if name not in self._arrays:
+            return np.zeros((0, *shape), kind)
+        return self._arrays[name][: self._counts[name]].astype(kind, copy=False)
 
 
 def gather(
@@ -173,7 +185,7 @@ def gather(
     unit = full.fx * head.eye_distance / np.maximum(depth, 1e-3)
     stored, seen = _stored_landmarks(tracking.landmarks, unit)
     detector = None if stored is not None else _detector(config)
-    rows = _Recorder()
+    rows = _Recorder(total)
     analyst = _Analyst(head, camera, rows)
     posed = head.vertices(
         *(torch.from_numpy(x) for x in (tracking.codes, tracking.head_pose, tracking.torso_pose))

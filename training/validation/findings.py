@@ -62,6 +62,6 @@ def frames_in_words(ranges: tuple[tuple[int, int], ...], most: int = 6) -> str:
     if not ranges:
         return "all frames"
     parts = [f"{a}" if a == b else f"{a}-{b}" for a, b in ranges[:most]]
-    more = f" and {len(ranges) - most} more places" if len(ranges) > most else ""
+    more = f" and {counted(len(ranges) - most, 'more place')}" if len(ranges) > most else ""
     one = len(ranges) == 1 and ranges[0][0] == ranges[0][1]
     return f"frame{'' if one else 's'} {', '.join(parts)}{more}"

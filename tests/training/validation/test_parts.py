@@ -47,7 +47,7 @@ def test_frames_in_words() -> None:
     assert frames_in_words(((3, 5), (9, 9))) == "frames 3-5, 9"
     assert frames_in_words(((4, 4),)) == "frame 4"
     assert frames_in_words(()) == "all frames"
-    assert frames_in_words(((0, 1), (4, 5), (8, 9)), most=2) == "frames 0-1, 4-5 and 1 more places"
+    assert frames_in_words(((0, 1), (4, 5), (8, 9)), most=2) == "frames 0-1, 4-5 and 1 more place"
     assert (counted(1, "frame"), counted(0, "frame")) == ("1 frame", "0 frames")
 
 
