@@ -25,7 +25,10 @@ from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
 from cag_avatar.tracking.silhouette import RimPoints, stack_rims
 from cag_avatar.tracking.surface_basis import ShapeSpace
 
-__all__ = ["ClipFit", "fit_clip"]
+__all__ = ["ClipFit", "fit_clip", "resume_clip"]
+
+#: Frames whose residuals are in memory together.
+_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,12 @@ class ClipFit:
 
     def landmark_rmse(self) -> float:
         """Root mean square of the landmark errors' coordinates, in inter-ocular distances."""
-        errors = landmark_residuals(self.state, self._points, self._observed.landmarks)
-        return float(errors.square().mean().sqrt())
+        seen = self._observed.landmarks
+        total = 0.0
+        for frames in torch.arange(len(seen)).split(_CHUNK):
+            errors = landmark_residuals(self.state.at(frames), self._points, seen[frames])
+            total += float(errors.double().square().sum())
+        return float(np.sqrt(total / seen.numel()))
 
 
 def fit_clip(
@@ -153,3 +160,17 @@ def fit_clip(
         state = fit_shared(state, *arguments, iterations=iterations)
         state = fit_frames(state, *arguments, iterations=4)
     return ClipFit(model, space, state, size, observed, config)
+
+
+def resume_clip(
+    model: HeadModel,
+    landmarks: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    size: tuple[int, int],
+    centre: tuple[float, float],
+    config: FitConfig,
+    state: FitState,
+) -> ClipFit:
+    """The ClipFit that had ``state``, without solving anything; arguments as in fit_clip()."""
+    observed = _Observed(torch.from_numpy(landmarks[..., :2]).float(), torch.from_numpy(scores))
+    return ClipFit(model, ShapeSpace(model), state, size, observed, config)
