@@ -14,6 +14,7 @@ from cag_avatar_training.preprocess.faces import (
     FaceFinder,
     FaceFollower,
     FollowerState,
+    overlap,
     visible,
 )
 from cag_avatar_training.preprocess.parallel import prefetched
@@ -36,6 +37,8 @@ CHUNK = 240
 _SURVEY = 12
 #: Of two faces this alike in height, nobody can tell which one is meant.
 _TWIN = 0.8
+#: A run of fewer frames is believed only if its face overlaps that of a longer one this much.
+_SHORT_RUN, _SAME_PLACE = 5, 0.15
 #: Alpha below this, of 255, somewhere in the clip means that the file's alpha is a matte.
 _OPAQUE = 250
 
@@ -233,6 +236,7 @@ def _merge(info: VideoInfo, config: PreprocessConfig, stage: StageStore) -> Dete
     )
     order = np.argsort(frames, kind="stable")
     order = order[~np.isin(frames[order], dropped)]
+    order = order[_lasting(frames[order], landmarks[order])]
     frames = frames[order]
     durations = np.diff(times, append=seconds)
     seen = float(durations[frames].sum())
@@ -253,3 +257,25 @@ def _merge(info: VideoInfo, config: PreprocessConfig, stage: StageStore) -> Dete
         )  # fmt: skip
     transparent = any(notes["transparent"] for _, notes in parts)
     return Detections(frames, landmarks[order], scores[order], times, transparent)
+
+
+def _lasting(frames: NDArray[np.int64], landmarks: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which detections to keep, [T].
+
+    Lettering and patterns pass for a face now and then, for a frame or two: a short run counts
+    only where the face was seen before or is seen next.
+    """
+    keep = np.ones(len(frames), bool)
+    if not len(frames):
+        return keep
+    low, high = landmarks[..., :2].min(1), landmarks[..., :2].max(1)
+    boxes = [tuple(map(float, b)) for b in np.concatenate([low, high], 1)]
+    runs = np.split(np.arange(len(frames)), np.flatnonzero(np.diff(frames) != 1) + 1)
+    long = [run for run in runs if len(run) >= _SHORT_RUN]
+    for run in runs:
+        if len(run) >= _SHORT_RUN:
+            continue
+        beside = [other[-1] for other in long if other[-1] < run[0]][-1:]
+        beside += [other[0] for other in long if other[0] > run[-1]][:1]
+        keep[run] = any(overlap(boxes[run[0]], boxes[t]) >= _SAME_PLACE for t in beside)
+    return keep
