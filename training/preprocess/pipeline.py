@@ -15,6 +15,7 @@ from cag_avatar_training.preprocess.fit import ClipFitter
 from cag_avatar_training.preprocess.landmarks import find_landmarks, too_short
 from cag_avatar_training.preprocess.matte import matte_frames
 from cag_avatar_training.preprocess.output import write_frames
+from cag_avatar_training.preprocess.reliability import find_reliability
 from cag_avatar_training.preprocess.torso import follow_torso
 from cag_avatar_training.preprocess.workspace import StageStore, Workspace, file_fingerprint
 from cag_avatar_training.progress import Advance, StageProgress
@@ -110,11 +111,12 @@ def preprocess(
         landmarks = crop.landmarks(found.landmarks)
         with stages.open("crop", (stage.key,), settings.size, count) as (stage, advance):
             images, own = crop_frames(info, found, crop, stage, advance, resources)
+        crop_key = stage.key
         fitter = ClipFitter(
             model, landmarks, found.scores, settings.size, crop.centre(info), settings.fit
         )
-        depends = [settings.head_model, settings.fit]
-        with stages.open("fit", (stage.key,), depends, None) as (stage, _):
+        model_settings = [settings.head_model, settings.fit]
+        with stages.open("fit", (crop_key,), model_settings, None) as (stage, _):
             fit = fitter.to_landmarks(stage)
         landmarks_only = fit.landmark_rmse()
         with stages.open("matte", (stage.key,), settings.matte, count) as (stage, advance):
@@ -126,7 +128,11 @@ def preprocess(
             fit = fitter.to_outline(stage, fit, alphas, advance)
         with stages.open("torso", (stage.key,), None, count) as (stage, advance):
             torso = follow_torso(fit, images, alphas, stage, advance)
-        with stages.open("write", (stage.key,), None, count, "dataset") as (stage, advance):
+        torso_key = stage.key
+        with stages.open("reliability", (crop_key,), None, count) as (stage, advance):
+            reliability = find_reliability(images.__getitem__, landmarks, stage, advance)
+        depends = (torso_key, stage.key)
+        with stages.open("write", depends, None, count, "dataset") as (stage, advance):
             folder = stage.folder / "dataset"
             with DatasetWriter.resume(out, folder, stage.done) as writer:
                 write_frames(writer, images, alphas, own is not None, landmarks, stage, advance)
@@ -158,6 +164,7 @@ def preprocess(
                         landmarks=landmarks,
                         timestamps=found.times[found.frames],
                         source_frames=found.frames,
+                        reliability=reliability,
                     ),
                 )
         if not settings.keep_work:
