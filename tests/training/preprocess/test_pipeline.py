@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from cag_avatar_training.dataset import Dataset
-from cag_avatar_training.preprocess import PreprocessConfig, preprocess, work_folder
+from cag_avatar_training.preprocess import PreprocessConfig, preprocess
 from cag_avatar_training.synthetic import Truth, load_truth
 from cag_avatar_training.video import probe_video, read_frames
 from numpy.typing import NDArray
