@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cag_avatar.head_models.base import HeadModel
+from cag_avatar.rendering.mesh import MeshBuffers
 from cag_avatar.tracking.clip_fit import ClipFit, fit_clip, resume_clip
 from cag_avatar.tracking.fitting import FitConfig, FitState
 from cag_avatar.tracking.silhouette import RimPoints, find_rim
@@ -83,14 +85,18 @@ class ClipFitter:
         """Steps that :meth:`to_outline` reports."""
         return 2 * min(_RIM_FRAMES, count) + count
 
-    def _rims(self, fit: ClipFit, alphas: FrameStore, frames: NDArray[Any]) -> Any:
+    def _rims(self, fit: ClipFit, alphas: FrameStore, frames: NDArray[Any]) -> Iterator[RimPoints]:
         rest = fit.rest.numpy()
+        # Drawn in this thread: drawing uses all cores by itself, and not every threading layer of
+        # numba may be entered by two threads at once.
+        drawn = ((int(t), fit.buffers(int(t))) for t in frames)
 
-        def rim(frame: int) -> RimPoints:
+        def rim(item: tuple[int, MeshBuffers]) -> RimPoints:
+            frame, buffers = item
             height = float(np.ptp(self.landmarks[frame, :, 1]))
-            return find_rim(fit.model, rest, fit.buffers(frame), alphas[frame], height)
+            return find_rim(fit.model, rest, buffers, alphas[frame], height)
 
-        return ordered_map(rim, (int(t) for t in frames))
+        return ordered_map(rim, drawn)
 
     def _keep(self, stage: StageStore, fit: ClipFit) -> None:
         arrays, notes = {}, {}
