@@ -86,7 +86,8 @@ def _decoder(container: InputContainer, stream: VideoStream) -> Iterator[Decoded
 
     coded = stream.codec_context.name
     library = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(coded)
-    if library is None or stream.metadata.get("alpha_mode") != "1":
+    tags = {name.lower(): value for name, value in stream.metadata.items()}
+    if library is None or tags.get("alpha_mode") != "1":
         yield from container.decode(stream)
         return
     if library not in av.codecs_available:

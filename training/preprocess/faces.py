@@ -32,6 +32,8 @@ _NEAR = 2.0
 _SAME, _JUMP = 0.25, 0.15
 #: A face with this share of the chosen one's height may be taken for it by the landmarker.
 _RIVAL = 0.4
+#: A face below this share of the height of the one just lost is not at once taken for it.
+_SMALLER = 0.8
 
 
 def overlap(a: Box, b: Box) -> float:
@@ -159,7 +161,8 @@ class FaceFollower:
     another beside it. Of several faces the largest is taken, and kept while it is in sight.
     A tracker holds on to a face for some frames after it is gone: where a face is lost, the frames
     before must be confirmed by a search that knows nothing of the past, or are dropped; where one
-    appears, the frames before are searched near it.
+    appears, the frames before are searched near it. A smaller face elsewhere is taken up only when
+    the lost one has been away for REMEMBERED frames.
 
     Args:
         finder: looks into single pictures.
@@ -234,6 +237,8 @@ class FaceFollower:
         if not faces:
             return None
         face = self._choose(faces)
+        if self._is_stranger(face):
+            return None
         rivals = [f for f in faces if f is not face and _height(f) > _RIVAL * _height(face)]
         state.close = tiled or bool(rivals)
         self._check_start(face)
@@ -251,6 +256,16 @@ class FaceFollower:
             if same:
                 return max(same, key=lambda f: overlap(f.box(), box))
         return max(faces, key=_height)
+
+    def _is_stranger(self, face: DetectedFace) -> bool:
+        """Whether a face may be another's: elsewhere and smaller than the one just lost.
+
+        For as long as all its frames can still be had afterwards, the one that is lost may return.
+        """
+        box, waited = self.state.box, self.state.absent
+        if box is None or waited >= REMEMBERED or overlap(face.box(), box) >= _JUMP:
+            return False
+        return _height(face) < _SMALLER * (box[3] - box[1])
 
     def _check_start(self, face: DetectedFace) -> None:
         """Look for the face in the frames before the one where it was noticed."""

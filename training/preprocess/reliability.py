@@ -38,7 +38,7 @@ _SKIN = 0.35
 #: A triangle is seen when its share of its usual area is above this (turned away: below).
 _SEEN = 0.5
 #: Least share of the skin and least pixels of a sector that must be seen.
-_LEAST_SKIN, _LEAST_SECTOR = 0.3, 6
+_LEAST_SKIN, _LEAST_SECTOR = 0.6, 6
 #: A pixel deviates beyond this many deviations, the deviation being at least so many levels.
 _DEVIATING, _FLOOR = 3.5, 3.0
 #: Sectors of a part: columns times upper and lower half.
@@ -77,12 +77,12 @@ _MOUTH = _Part(
 _LEFT_EYE = _Part(
     (362, 263),
     (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466), (),
-    0, -1.0, 0.5, 0.25,
+    0, -1.0, 0.35, 0.08,
 )  # fmt: skip
 _RIGHT_EYE = _Part(
     (33, 133),
     (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246), (),
-    0, -1.0, 0.5, 0.25,
+    0, -1.0, 0.35, 0.08,
 )  # fmt: skip
 _PARTS = (_MOUTH, _LEFT_EYE, _RIGHT_EYE)
 #: Landmarks on the skin.
