@@ -9,22 +9,29 @@ Layout (T frames counted from 0; see docs/dataset_format.md)::
     DIR/tracking.safetensors  float32 identity [I], vertex_offsets [V, 3] (metres), codes [T, E],
                               head_pose and torso_pose [T, 4, 4] (canonical to camera space, OpenCV
                               axes, metres), landmarks [T, 478, 3] (crop pixels; z as MediaPipe's);
-                              float64 timestamps [T] (seconds)
+                              float64 timestamps [T] (seconds), int64 source_frames [T] (numbers
+                              in the video), float32 reliability [T, 3] (below)
 
 dataset.json: ``format`` "cag_avatar-dataset", ``version`` 2, ``head_model``, ``source``, ``fps``,
 ``frames`` T, ``camera`` {width height fx fy cx cy}, ``code_names``, ``crop`` {x y size, in source
 pixels}, ``background`` (how images are composited: a note), ``tool_version``, ``tracking``
-(figures of the fit), ``held_out`` (frames that the source's own protocol tests on) and ``imported``
+(figures of the fit; ``frames_without_face``: ranges [first, last] of the video's frames),
+``held_out`` (frames that the source's own protocol tests on) and ``imported``
 (where it came from, of a dataset that another program tracked; landmarks may be absent then).
+
+Reliability is that of mouth, left and right eye (the subject's sides) in each frame: 1 = seen,
+0 = covered by a hand or a thing.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, get_args
 
 import cv2
@@ -38,7 +45,7 @@ from torch import Tensor
 
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
-from cag_avatar.files import replacing, replacing_folder
+from cag_avatar.files import replace_folder, replacing, replacing_folder
 from cag_avatar.head_models import ARKIT_NAMES
 
 __all__ = [
@@ -59,7 +66,11 @@ NUM_LANDMARKS = 478
 
 Split = Literal["last", "blocks", "source"]
 
+_LOG = logging.getLogger(__name__)
+
 _FOLDERS = ("images", "alpha", "parsing")
+#: Least reliability of the mouth in frames that are trained on and measured.
+_RELIABLE = 0.5
 #: Decoded images that are kept in memory, at most.
 _CACHE_BYTES = 2 << 30
 _REMAKE = "make the dataset again with 'cag-avatar preprocess'"
@@ -83,7 +94,17 @@ class Tracking:
     """Detected landmarks, [T, 478, 3]: x and y in pixels of the crop, z as MediaPipe gives it; None
     in a dataset that was imported."""
     timestamps: NDArray[np.float64]
-    """Time of each frame since the start of the video, seconds, [T]."""
+    """Presentation time of each frame since the start of the video, seconds, [T]."""
+    source_frames: NDArray[np.int64] = None  # type: ignore[assignment]
+    """Number of each frame in the video, ascending, [T]; by default 0, 1, ..."""
+    reliability: NDArray[np.float32] = None  # type: ignore[assignment]
+    """How far mouth, left and right eye are seen, in [0, 1], [T, 3]; by default 1."""
+
+    def __post_init__(self) -> None:
+        if self.source_frames is None:
+            object.__setattr__(self, "source_frames", np.arange(len(self.codes), dtype=np.int64))
+        if self.reliability is None:
+            object.__setattr__(self, "reliability", np.ones((len(self.codes), 3), np.float32))
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -196,8 +217,23 @@ class Dataset:
         return len(self.tracking)
 
     def split(self, split: Split) -> tuple[list[int], list[int]]:
-        """Training and held-out frame numbers; see split_frames()."""
-        return split_frames(len(self), split, self.info.held_out)
+        """Training and held-out frame numbers; see split_frames().
+
+        Frames whose mouth is covered (reliability below 0.5) are in neither.
+        """
+        covered = set(np.flatnonzero(self.tracking.reliability[:, 0] < _RELIABLE).tolist())
+        if covered:
+            _LOG.info("%s: %d frames with a covered mouth are left out", self.path, len(covered))
+        train, held_out = (
+            [frame for frame in side if frame not in covered]
+            for side in split_frames(len(self), split, self.info.held_out)
+        )
+        if not train or not held_out:
+            raise InputError(
+                f"{self.path}: the mouth is covered in {len(covered)} of {len(self)} frames, too "
+                f"few are left for split '{split}'; record another video"
+            )
+        return train, held_out
 
     def with_info(self, info: DatasetInfo) -> Dataset:
         """Replace the text part, in the folder too; camera and code names must stay."""
@@ -369,6 +405,10 @@ def _held_out(values: list[Any], frames: int) -> tuple[int, ...]:
     return tuple(values)
 
 
+#: Types of the tensors that are not float32.
+_TYPES: Mapping[str, type] = {"timestamps": np.float64, "source_frames": np.int64}
+
+
 def _read_tracking(
     file: Path, frames: int, coefficients: int, optional: frozenset[str]
 ) -> Tracking:
@@ -380,6 +420,8 @@ def _read_tracking(
         "torso_pose": (frames, 4, 4),
         "landmarks": (frames, NUM_LANDMARKS, 3),
         "timestamps": (frames,),
+        "source_frames": (frames,),
+        "reliability": (frames, 3),
     }
     try:
         with safe_open(file, "np") as handle:
@@ -391,6 +433,8 @@ def _read_tracking(
         if name not in arrays and name in optional:
             values[name] = None
             continue
+        if name not in arrays and name in ("source_frames", "reliability"):
+            continue  # a dataset from before these: Tracking has defaults
         if name not in arrays:
             raise InputError(f"{file}: tensor '{name}' is missing; {_REMAKE}")
         array = arrays[name]
@@ -404,7 +448,7 @@ def _read_tracking(
             )
         if not np.isfinite(array).all():
             raise InputError(f"{file}: tensor '{name}' holds NaN or infinity; {_REMAKE}")
-        values[name] = array.astype(np.float64 if name == "timestamps" else np.float32)
+        values[name] = array.astype(_TYPES.get(name, np.float32))
     return Tracking(**values)
 
 
@@ -422,9 +466,10 @@ class DatasetWriter:
         self._folder = folder
         self._target = target
         self._frames = 0
+        self._lock = Lock()
         self.finished = False
         for name in _FOLDERS:
-            (folder / name).mkdir()
+            (folder / name).mkdir(parents=True, exist_ok=True)
 
     @classmethod
     @contextmanager
@@ -434,6 +479,35 @@ class DatasetWriter:
         Raises:
             InputError: ``path`` exists and is not a dataset (it would be lost).
         """
+        cls.check_target(path)
+        path = Path(path)
+        with replacing_folder(path) as folder:
+            writer = cls(folder, path)
+            yield writer
+            if not writer.finished:
+                raise RuntimeError(f"{path}: the dataset was not finished")
+
+    @classmethod
+    @contextmanager
+    def resume(cls, path: Path | str, folder: Path, frames: int) -> Iterator[DatasetWriter]:
+        """Like create(), in a folder that stays when the block fails, with ``frames`` in it.
+
+        ``folder`` must lie on the file system of ``path``.
+
+        Raises:
+            InputError: ``path`` exists and is not a dataset (it would be lost).
+        """
+        cls.check_target(path)
+        writer = cls(folder, Path(path))
+        writer._frames = frames
+        yield writer
+        if not writer.finished:
+            raise RuntimeError(f"{path}: the dataset was not finished")
+        replace_folder(folder, Path(path))
+
+    @staticmethod
+    def check_target(path: Path | str) -> None:
+        """Raise InputError if ``path`` exists and is not a dataset: it would be lost."""
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: exists and is not a folder; name another")
@@ -441,16 +515,21 @@ class DatasetWriter:
             raise InputError(
                 f"{path}: exists and is not a dataset; name another folder or remove it"
             )
-        with replacing_folder(path) as folder:
-            writer = cls(folder, path)
-            yield writer
-            if not writer.finished:
-                raise RuntimeError(f"{path}: the dataset was not finished")
 
     def add_frame(
         self, image: NDArray[np.uint8], alpha: NDArray[np.uint8], parsing: NDArray[np.uint8]
     ) -> None:
         """Append a frame: RGB [H, W, 3], matte [H, W], part labels [H, W], all uint8."""
+        self.write_frame(self._frames, image, alpha, parsing)
+
+    def write_frame(
+        self,
+        index: int,
+        image: NDArray[np.uint8],
+        alpha: NDArray[np.uint8],
+        parsing: NDArray[np.uint8],
+    ) -> None:
+        """Write frame ``index``, as add_frame(); several threads may, in any order."""
         shape = image.shape[:2]
         if image.shape != (*shape, 3) or alpha.shape != shape or parsing.shape != shape:
             raise ValueError(
@@ -458,7 +537,7 @@ class DatasetWriter:
             )
         if parsing.max(initial=0) >= len(PARSING_LABELS):
             raise ValueError(f"frame: part labels go up to {parsing.max()}, the largest is 6")
-        name = f"{self._frames:05d}.png"
+        name = f"{index:05d}.png"
         planes = {
             "images": cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
             "alpha": alpha,
@@ -471,7 +550,8 @@ class DatasetWriter:
                 raise InputError(
                     f"{self._target / folder / name}: cannot be written; is the disk full?"
                 )
-        self._frames += 1
+        with self._lock:
+            self._frames = max(self._frames, index + 1)
 
     def finish(self, info: DatasetInfo, tracking: Tracking) -> None:
         """Write the numbers and the text; T of the tracking must be the frames added."""

@@ -57,6 +57,7 @@ def matte_clip(
     count: int,
     config: MatteConfig | None = None,
     *,
+    start: int = 0,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
@@ -78,11 +79,12 @@ def matte_clip(
             into ``head_models.base.REGIONS``. Called likewise.
         count: number of frames.
         config: settings.
+        start: first frame wanted; it and the later ones come out as if all had been.
         workers: threads; by default one a core.
         progress: called with (frames done, count).
 
     Yields:
-        Alpha of frames 0, 1, ..., [H, W] uint8: 255 for the person.
+        Alpha of frames start, start + 1, ..., [H, W] uint8: 255 for the person.
 
     Raises InputError on an empty clip, a frame or label image of another size or type, a frame in
     which no head is drawn, or a network's file that does not fit.
@@ -101,13 +103,14 @@ def matte_clip(
     threads = max(1, workers or len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads) as pool:
         model = _survey(reader, count, settings, pool)
-        yield from _stream(pool, reader, model, count, settings, threads, progress)
+        yield from _stream(pool, reader, model, start, count, settings, threads, progress)
 
 
 def _stream(
     pool: ThreadPoolExecutor,
     reader: _Reader,
     model: ClipModel,
+    start: int,
     count: int,
     config: MatteConfig,
     workers: int,
@@ -116,7 +119,7 @@ def _stream(
     solving: deque[Future[_Frame]] = deque()
     finishing: deque[Future[NDArray[np.uint8]]] = deque()
     recent: list[_Frame] = []  # the frame before the one to finish, that one, and the one after
-    read = done = 0
+    read = done = max(start - 1, 0)  # the frame before the first wanted one steadies that
     try:
         while done < count:
             while read < count and len(solving) + len(finishing) < 2 * workers + 1:
@@ -131,8 +134,10 @@ def _stream(
                 if not solving and read == count:
                     finishing.append(pool.submit(_finish, recent[-1], recent[-2:-1], config))
             while finishing and (len(finishing) > workers or not solving):
-                yield finishing.popleft().result()
+                alpha = finishing.popleft().result()
                 done += 1
+                if done > start:
+                    yield alpha
                 if progress is not None:
                     progress(done, count)
     finally:
