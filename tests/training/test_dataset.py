@@ -211,3 +211,34 @@ def test_frames_must_fit(tmp_path, tiny_dataset):
         DatasetWriter.create(tmp_path / "b") as w,
     ):
         w.finish(DatasetInfo(tiny_dataset.info.camera, 10.0, "x"), tiny_dataset.tracking)
+
+
+def test_frames_with_a_covered_mouth_are_in_no_split(copied, caplog):
+    caplog.set_level("INFO")
+    file = copied / "tracking.safetensors"
+    reliability = np.ones((TINY_FRAMES, 3), np.float32)
+    reliability[[2, 13], 0] = 0.4
+    reliability[5, 1] = 0.0  # an eye does not matter
+    source = np.arange(TINY_FRAMES, dtype=np.int64) * 2
+    save_file(load_file(file) | {"reliability": reliability, "source_frames": source}, file)
+    dataset = Dataset.open(copied)
+    assert dataset.tracking.source_frames.dtype == np.int64
+    np.testing.assert_array_equal(dataset.tracking.source_frames, source)
+    train, held_out = dataset.split("last")
+    assert train == [0, 1, *range(3, 12)]
+    assert held_out == [12, 14]
+    assert "2 frames with a covered mouth are left out" in caplog.text
+    reliability[12:, 0] = 0
+    save_file(load_file(file) | {"reliability": reliability}, file)
+    with pytest.raises(InputError, match="the mouth is covered in 4 of 15 frames"):
+        Dataset.open(copied).split("last")
+
+
+def test_tensors_that_older_datasets_lack_have_defaults(copied):
+    file = copied / "tracking.safetensors"
+    values = load_file(file)
+    del values["reliability"], values["source_frames"]
+    save_file(values, file)
+    tracking = Dataset.open(copied).tracking
+    np.testing.assert_array_equal(tracking.source_frames, np.arange(TINY_FRAMES))
+    assert (tracking.reliability == 1).all()
