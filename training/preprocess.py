@@ -14,7 +14,13 @@ from typing import Any
 import cv2
 import numpy as np
 from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, Tracking
-from cag_avatar_training.matting import MatteConfig, estimate_foreground, make_parser, matte_clip
+from cag_avatar_training.matting import (
+    MatteConfig,
+    check_networks,
+    estimate_foreground,
+    make_parser,
+    matte_clip,
+)
 from cag_avatar_training.progress import progress_bars
 from cag_avatar_training.video import VideoInfo, probe_video, read_frames
 from numpy.typing import NDArray
@@ -120,6 +126,7 @@ def preprocess(
         InputError: not a video, too short, no face, two faces, a frame size that changes.
     """
     settings = config or PreprocessConfig()
+    check_networks(settings.matte)
     info = probe_video(video)
     if 0 < info.frames < settings.min_seconds * info.fps:
         raise _too_short(info, info.frames, settings)
