@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from cag_avatar_training.matting import MatteConfig
 from cag_avatar_training.preprocess import PreprocessConfig, preprocess
 
+from cag_avatar.tracking.fitting import FitConfig
 from cag_avatar_cli.options import OutputPath, PathArgument
+
+_MATTE = MatteConfig()
+_FIT = FitConfig()
 
 
 def command(
-    video: PathArgument, output: OutputPath, size: int = 512, keep_work: bool = False
+    video: PathArgument,
+    output: OutputPath,
+    size: int = 512,
+    head_model: str = "anny",
+    fit: FitConfig = _FIT,
+    matte: MatteConfig = _MATTE,
+    keep_work: bool = False,
 ) -> None:
     """Make a dataset folder from a video of one head.
 
@@ -19,9 +30,15 @@ def command(
         video: of one person, at least 2 seconds of whose face are seen.
         output: dataset folder to write.
         size: width and height of the dataset's images, pixels.
+        head_model: the head model that is fitted: "anny".
+        fit: weights of the fit.
+        matte: settings of the matte and of the labels of eyes, lips and mouth.
         keep_work: keep OUTPUT.work: another run repeats only what its settings change.
     """
-    dataset = preprocess(video, output, PreprocessConfig(size=size, keep_work=keep_work))
+    config = PreprocessConfig(
+        size=size, head_model=head_model, fit=fit, matte=matte, keep_work=keep_work
+    )
+    dataset = preprocess(video, output, config)
     tracking = dataset.info.tracking
     error = tracking["landmark_rmse_interocular"]
     total, missing = tracking["frames_in_video"], tracking["frames_without_face"]

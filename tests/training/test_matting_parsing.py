@@ -27,6 +27,7 @@ from cag_avatar.head_models.base import REGIONS
 WIDTH, HEIGHT = 200, 220
 MOUTH, LEFT, RIGHT = (100.0, 150.0), (135.0, 80.0), (65.0, 80.0)
 SKIN, LIP, DARK, TOOTH = (200, 150, 130), (170, 80, 85), (60, 25, 25), (215, 205, 190)
+TONGUE = (235, 125, 125)  # as bright as a tooth in the shade, but red
 
 
 def ellipse(contour, centre, radii) -> dict[int, tuple[float, float]]:
@@ -61,6 +62,7 @@ def draw(points: np.ndarray, teeth: bool, light: float = 1.0) -> tuple[np.ndarra
     inside = fill_contour(points[list(INNER_LIP), :2], WIDTH, HEIGHT)
     picture[inside] = DARK
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
+    picture[inside & (rows > MOUTH[1] + 2) & (abs(columns - 100) < 8)] = TONGUE
     row = inside & (rows < MOUTH[1] - 2) & (abs(columns - 100) < 16) & teeth
     picture[row] = TOOTH
     picture += np.random.default_rng(1).normal(0, 2, picture.shape)

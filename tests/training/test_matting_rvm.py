@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from cag_avatar_training.matting import MatteConfig, matte_clip
+from cag_avatar_training.matting import MatteConfig, check_networks, matte_clip
 from cag_avatar_training.matting.robust_video_matting import RobustVideoMatting
+from cag_avatar_training.preprocess import PreprocessConfig, preprocess
 from onnx import TensorProto, helper
 
 from cag_avatar.errors import InputError
@@ -130,6 +131,15 @@ def test_a_network_of_one_size_only_is_named_when_it_runs(tmp_path):
     network = RobustVideoMatting(write_rvm(tmp_path / "rvm.onnx", src=[1, 3, 64, 64]))
     with pytest.raises(InputError, match=r"the network failed on src \[1, 3, 48, 48\]"):
         network.matte(np.zeros((SIZE, SIZE, 3), np.uint8))
+
+
+def test_a_wrong_file_is_told_before_the_video_is_read(tmp_path):
+    config = PreprocessConfig(matte=MatteConfig(rvm=tmp_path / "none.onnx"))
+    with pytest.raises(InputError, match="matte.rvm: .*none.onnx: no such file"):
+        preprocess(tmp_path / "no.mp4", tmp_path / "out", config)
+    check_networks(MatteConfig(rvm=write_rvm(tmp_path / "rvm.onnx")))
+    with pytest.raises(InputError, match="matte.bisenet"):
+        check_networks(MatteConfig(bisenet=tmp_path / "rvm.onnx"))
 
 
 def test_what_is_no_network_is_refused(tmp_path):

@@ -5,8 +5,8 @@ gives logits [1, 19, 512, 512], at times followed by those of two auxiliary head
 order of face-parsing.PyTorch: 4 and 5 eyes, 11 mouth interior, 12 and 13 lips, 14 neck, 16 cloth,
 17 hair. (CelebAMask-HQ's own scripts number them in another order; such models do not fit.)
 
-Whether ``l_eye`` means the subject's or the picture's left is not documented, and flips of the
-training pictures mix it: an eye's side is taken from the landmarks.
+Whether ``l_eye`` means the subject's or the picture's left is not documented (training swaps the
+labels of flipped pictures, so it is one of them): an eye's side is taken from the landmarks.
 """
 
 from __future__ import annotations

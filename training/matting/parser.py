@@ -10,9 +10,23 @@ import numpy as np
 from cag_avatar_training.matting.bisenet import BiSeNetParser
 from cag_avatar_training.matting.config import MatteConfig
 from cag_avatar_training.matting.parsing import FaceParser, Parser, survey_teeth
+from cag_avatar_training.matting.robust_video_matting import RobustVideoMatting
 from numpy.typing import NDArray
 
-__all__ = ["make_parser"]
+__all__ = ["check_networks", "make_parser"]
+
+
+def check_networks(config: MatteConfig) -> None:
+    """Open the networks that the settings name, so that a wrong file is told before hours of work.
+
+    Raises:
+        InputError: a network's file is missing or does not fit.
+        MissingDependencyError: it needs onnxruntime, which is not installed.
+    """
+    if config.uses_rvm and config.rvm is not None:
+        RobustVideoMatting(config.rvm)
+    if config.uses_bisenet and config.bisenet is not None:
+        BiSeNetParser(config.bisenet, None)
 
 
 def make_parser(

@@ -67,7 +67,7 @@ _TEETH_FRAMES = 24
 _TEETH_PIXELS = 60
 #: Green, relative to the cheeks', above which a pixel may be a tooth at all, and the brightness of
 #: the darkest tooth relative to bright ones.
-_TEETH_LEAST, _TEETH_SHADED = 0.30, 0.62
+_TEETH_LEAST, _TEETH_SHADED = 0.30, 0.45
 
 
 @dataclass(frozen=True)

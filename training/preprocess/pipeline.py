@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, Tracking
+from cag_avatar_training.matting import check_networks
 from cag_avatar_training.preprocess.config import PreprocessConfig
 from cag_avatar_training.preprocess.crop import crop_frames, find_crop
 from cag_avatar_training.preprocess.fit import ClipFitter
@@ -87,6 +88,7 @@ def preprocess(
         InputError: not a video, too short, no face, two faces, a frame size that changes.
     """
     settings = config or PreprocessConfig()
+    check_networks(settings.matte)
     out = Path(out)
     info = probe_video(video)
     if 0 < info.frames < settings.min_seconds * info.fps:
