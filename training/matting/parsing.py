@@ -68,6 +68,8 @@ _TEETH_PIXELS = 60
 #: Green, relative to the cheeks', above which a pixel may be a tooth at all, and the brightness of
 #: the darkest tooth relative to bright ones.
 _TEETH_LEAST, _TEETH_SHADED = 0.30, 0.45
+#: Redness of teeth relative to the lips', at most; 0 to 0.4 in the clips looked at.
+_TEETH_REDNESS = 0.6
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,7 @@ def survey_teeth(
         return None
     # Teeth are less red than the lips; a bright class that is not is a lit tongue.
     enamel = float(np.percentile(redness[bright], 25))
-    if enamel > flesh - 0.03:
+    if enamel > _TEETH_REDNESS * flesh:
         _LOG.info("parsing: nothing in the open mouth is less red than the lips; no teeth labelled")
         return None
     limit = (enamel + flesh) / 2

@@ -2,7 +2,8 @@
 
 Its ONNX file takes ``src`` [1, 3, H, W] (RGB in [0, 1]), four recurrent states ``r1i`` ... ``r4i``
 (at first zeros of [1, 1, 1, 1]) and ``downsample_ratio`` [1] (32 bit), and gives ``fgr``, ``pha``
-and the next states ``r1o`` ... ``r4o``. Its weights are GPL-3.0: they are not part of this package.
+and the next states ``r1o`` ... ``r4o``. Its weights have a licence of their own and are not part of
+this package.
 """
 
 from __future__ import annotations
