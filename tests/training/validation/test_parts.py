@@ -188,7 +188,7 @@ def test_the_page_is_whole_and_fetches_nothing(
     for svg in re.findall("<svg.*?</svg>", page, re.S):
         ElementTree.fromstring(svg)
     charts = [a for tag, a in tags if tag == "svg" and a.get("class") == "time"]
-    assert len(charts) == 52 + 5 + 1
+    assert len(charts) == 52 + 5 + 3  # with mouth, left and right eye
     assert not [a for tag, a in tags if tag in ("link", "img", "iframe")]
     sources = [a["src"] for _, a in tags if "src" in a]
     assert sources == ["data:video/mp4;base64,dmlkZW8="]
