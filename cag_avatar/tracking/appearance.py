@@ -99,7 +99,9 @@ def feature_planes(
         variance = _twice_averaged(band * band, contrast)
         feature = band * (gain / np.sqrt(np.maximum(variance, 0) + noise**2))
         planes[..., k] = feature
-        planes[..., CHANNELS + k] = cv2.Sobel(feature, cv2.CV_32F, 1, 0, ksize=1, scale=0.5 / shrink)
+        planes[..., CHANNELS + k] = cv2.Sobel(
+            feature, cv2.CV_32F, 1, 0, ksize=1, scale=0.5 / shrink
+        )
         planes[..., 2 * CHANNELS + k] = cv2.Sobel(
             feature, cv2.CV_32F, 0, 1, ksize=1, scale=0.5 / shrink
         )
@@ -111,9 +113,7 @@ def _twice_averaged(plane: NDArray[np.float32], size: int) -> NDArray[np.float32
     return cv2.blur(cv2.blur(plane, (size, size)), (size, size))  # type: ignore[return-value]
 
 
-def face_points(
-    model: HeadModel, rest: Tensor, count: int, seed: int = 0
-) -> tuple[Tensor, Tensor]:
+def face_points(model: HeadModel, rest: Tensor, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Points spread over the skin of face and ears and the lips: faces [N], barycentric [N, 3].
 
     Uniform by area, denser round eyes, brows and mouth; the back of the head and the neck have none.
@@ -157,9 +157,7 @@ class Template:
     """Points seen often enough, with texture, [N] bool."""
 
     @classmethod
-    def build(
-        cls, values: Tensor, slopes: Tensor, visible: Tensor, least_slope: float
-    ) -> Template:
+    def build(cls, values: Tensor, slopes: Tensor, visible: Tensor, least_slope: float) -> Template:
         """Robust mean by re-weighted least squares (Geman-McClure).
 
         Args:
@@ -184,9 +182,7 @@ class Template:
         return float(self.variance[self.usable].mean()) if bool(self.usable.any()) else 0.0
 
 
-def sample_all(
-    planes: Iterable[FeaturePlanes], pixels: Tensor
-) -> tuple[Tensor, Tensor]:
+def sample_all(planes: Iterable[FeaturePlanes], pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Features [T, N, CHANNELS] and slopes [T, N, CHANNELS, 2] of T frames at pixels [T, N, 2]."""
     at = pixels.numpy()
     out = torch.from_numpy(np.stack([p.sample(q) for p, q in zip(planes, at, strict=True)]))

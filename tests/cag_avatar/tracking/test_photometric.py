@@ -39,9 +39,7 @@ from cag_avatar.tracking.surface_basis import ShapeSpace
 FRAMES = 8
 SIZE = 128
 FOCAL = 330.0
-CONFIG = PhotometricConfig(
-    points=700, chunk=3, workers=2, least_visible=100, landmark_weight=0.03
-)
+CONFIG = PhotometricConfig(points=700, chunk=3, workers=2, least_visible=100, landmark_weight=0.03)
 MOVED = ("jawOpen", "browInnerUp", "mouthSmileLeft")
 Images = list[NDArray[np.uint8]]
 
@@ -243,17 +241,21 @@ def test_rows_have_the_derivatives_of_the_residuals(clip: Clip) -> None:
         return photometric_rows(s, points, rest, planes, visible, template, CONFIG)
 
     found = rows(state)
+    # Samples outside the picture are held at its border: points near it are left out.
+    pixels = fitting.landmark_residuals(state, points, torch.zeros(2, 478, 2))
+    inside = ((pixels > 6) & (pixels < SIZE - 6)).all(-1).repeat_interleave(CHANNELS, dim=1)
+    assert inside.float().mean() > 0.6
     for variable in (0, 1, 2, 3, 4, 5, *(6 + ARKIT_INDEX[n] for n in MOVED)):
         size = 0.02 if variable < 5 else 0.1
         step = torch.zeros(2, 58)
         step[:, variable] = size
         ahead, behind = (rows(fitting._apply(state, d)).residual for d in (step, -step))
         expected = (ahead - behind) / (2 * size)
-        error = (found.by_frame[..., variable] - expected).norm() / expected.norm()
-        assert error < 0.02, variable
-    closer, farther = (rows(replace(state, focal=FOCAL * math.exp(d))).residual for d in (0.02, -0.02))
-    expected = (closer - farther) / 0.04
-    assert (found.by_focal - expected).norm() < 0.02 * expected.norm()
+        error = (found.by_frame[..., variable] - expected)[inside].norm()
+        assert error < 0.02 * expected[inside].norm(), variable
+    wide, narrow = (replace(state, focal=FOCAL * math.exp(d)) for d in (0.02, -0.02))
+    expected = (rows(wide).residual - rows(narrow).residual) / 0.04
+    assert (found.by_focal - expected)[inside].norm() < 0.02 * expected[inside].norm()
 
 
 def test_features_are_blind_to_gain_and_offset_but_not_to_place(clip: Clip) -> None:
