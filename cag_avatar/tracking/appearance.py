@@ -116,7 +116,7 @@ def _twice_averaged(plane: NDArray[np.float32], size: int) -> NDArray[np.float32
 def face_points(model: HeadModel, rest: Tensor, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Points spread over the skin of face and ears and the lips: faces [N], barycentric [N, 3].
 
-    Uniform by area, denser round eyes, brows and mouth; the back of the head and the neck have none.
+    Uniform by area, denser round eyes, brows and mouth; none on the back of the head and the neck.
 
     Args:
         model: the head model.

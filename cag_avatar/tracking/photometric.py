@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -124,7 +125,9 @@ def refine_photometric(
 ) -> ClipFit:
     """Solve pose and code of every frame again, so that the pictures of a surface point agree.
 
-    Shape and focal length stay. Landmarks stay as a weak term, each freed of its own median error
+    The focal length stays. The shape is solved with the poses of the template's frames (parallax
+    tells depth), without its shift, turn and scale, which pictures cannot tell from the pose.
+    Landmarks stay as a weak term, each freed of its own median error
     over the clip: a landmark that sits beside its place on this face is no reason to move a frame.
     Frames that show too few points keep their fit, and are logged. The result does not depend on
     the number of workers. Memory does not grow with the clip, but for a bit per point and frame.
@@ -132,7 +135,7 @@ def refine_photometric(
     Args:
         fit: fitted to landmarks and outlines.
         image: the picture of a frame, RGB [H, W, 3] uint8 in the fit's pixels; called at most twice
-            a level and frame, from several threads.
+            a level and frame, once more for the shape, from several threads.
         config: weights.
         progress: called once a frame and level.
         prior: of the code, as in :func:`~cag_avatar.tracking.fitting.fit_frames`.
@@ -186,14 +189,8 @@ class _Pass:
                 template = self._template(state, shown, visible, pixels, pool)
                 _LOG.info("photometric: blur %.1f px, template variance %.4f", pixels,
                           template.spread())  # fmt: skip
-                now = state
-                parts = pool.map(
-                    lambda frames: self._solve(
-                        now, frames, visible[frames], template, pixels, iterations, progress
-                    ),
-                    chunks,
-                )
-                steps = list(parts)
+                solve = partial(self._solve, state, visible, template, pixels, iterations, progress)
+                steps = list(pool.map(solve, chunks))
                 solved = torch.cat([s for _, s in steps])
                 state = replace(
                     state,
@@ -281,15 +278,16 @@ class _Pass:
     def _solve(
         self,
         clip: FitState,
-        frames: Tensor,
-        visible: Tensor,
+        all_visible: Tensor,
         template: Template,
         blur: float,
         iterations: int,
         progress: Callable[[], object],
+        frames: Tensor,
     ) -> tuple[FitState, Tensor]:
         """Some frames solved, the others of the clip held; and which were."""
         fit, config = self.fit, self.config
+        visible = all_visible[frames]
         before = clip.at(frames)
         enough = (visible & template.usable).sum(1) >= config.least_visible
         state = before
@@ -311,7 +309,9 @@ class _Pass:
                         state, fit._points, self.landmark_rest, self.landmarks[frames],
                         fit._weights * config.landmark_weight, fit._config,
                     ),
-                    photometric_rows(state, self.points, self.rest, planes, visible, template, config),
+                    photometric_rows(
+                        state, self.points, self.rest, planes, visible, template, config
+                    ),
                 ]  # fmt: skip
                 matrix, right = _frame_normal(rows, state, priors, neighbours)
                 moved = _apply(state, _solve_bounded(matrix, right, state.code))
