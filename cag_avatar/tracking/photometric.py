@@ -59,8 +59,6 @@ _RASTER = 160  # rows of the visibility buffer: a sample every 1 to 2 mm
 _DEPTH_SLACK = 0.006  # metres: a sample's slope on the cheek, thinner than a nose
 #: Slope of the features per blur, below which skin is taken as uniform.
 _LEAST_SLOPE = 0.03
-#: Of the shape's rigid part and scale, metres: the pose's business.
-_GAUGE_DEVIATION = 2e-4
 Prior = tuple[Tensor, Tensor, Tensor]
 
 
@@ -70,14 +68,15 @@ class PhotometricConfig:
 
     points: int = 1500
     """Surface points; more change the poses by less than the pictures' noise."""
-    blurs: tuple[float, ...] = (0.055, 0.028, 0.018)
+    blurs: tuple[float, ...] = (0.055, 0.028, 0.014)
     """Low-pass of each level, in inter-ocular distances. The first reaches over the landmarks'
     errors (a feature's slope holds for about a blur), the last keeps what the codec leaves."""
     iterations: tuple[int, ...] = (3, 3, 3)
     """Gauss-Newton steps of each level."""
-    effective: float = 300.0
+    effective: float = 60.0
     """Independent measurements that the visible points of a frame count for: neighbouring points
-    share their light, their codec noise and the mesh's error."""
+    share their light, their codec noise and the mesh's error. More steadies the poses further,
+    but lets an error of the shape turn them, and wrinkles and shadows of the lips bend the code."""
     noise: float = 0.3
     """Deviation of a feature (unit: local contrast), added to its own over the clip."""
     robust_scale: float = 3.0
@@ -89,12 +88,6 @@ class PhotometricConfig:
     """Frames, spread over the clip, whose mean is the template."""
     least_visible: int = 200
     """Points that a frame must show to be solved."""
-    shape_level: int = 1
-    """Level (from 0) after which the shape is solved too: fine enough to see parallax."""
-    shape_steps: int = 4
-    """Gauss-Newton steps of the shape, the template rebuilt at each; 0 keeps the shape."""
-    shape_deviation: float = 0.3
-    """Prior deviation of the change of the shape, in its own prior deviations."""
     chunk: int = 16
     """Frames in memory at a time, by worker."""
     workers: int = 2
@@ -125,8 +118,7 @@ def refine_photometric(
 ) -> ClipFit:
     """Solve pose and code of every frame again, so that the pictures of a surface point agree.
 
-    The focal length stays. The shape is solved with the poses of the template's frames (parallax
-    tells depth), without its shift, turn and scale, which pictures cannot tell from the pose.
+    Shape and focal length stay: solving the shape too (parallax) brought poses no nearer the truth.
     Landmarks stay as a weak term, each freed of its own median error
     over the clip: a landmark that sits beside its place on this face is no reason to move a frame.
     Frames that show too few points keep their fit, and are logged. The result does not depend on
@@ -135,7 +127,7 @@ def refine_photometric(
     Args:
         fit: fitted to landmarks and outlines.
         image: the picture of a frame, RGB [H, W, 3] uint8 in the fit's pixels; called at most twice
-            a level and frame, once more for the shape, from several threads.
+            a level and frame, from several threads.
         config: weights.
         progress: called once a frame and level.
         prior: of the code, as in :func:`~cag_avatar.tracking.fitting.fit_frames`.
@@ -182,9 +174,7 @@ class _Pass:
         visible = self._visible(state)
         solved = torch.zeros(self.count, dtype=torch.bool)
         with ThreadPoolExecutor(config.workers) as pool:
-            for level, (blur, iterations) in enumerate(
-                zip(config.blurs, config.iterations, strict=True)
-            ):
+            for blur, iterations in zip(config.blurs, config.iterations, strict=True):
                 pixels = blur * self.unit
                 template = self._template(state, shown, visible, pixels, pool)
                 _LOG.info("photometric: blur %.1f px, template variance %.4f", pixels,
@@ -198,9 +188,6 @@ class _Pass:
                     translation=torch.cat([s.translation for s, _ in steps]),
                     code=torch.cat([s.code for s, _ in steps]),
                 )
-                if level == config.shape_level and config.shape_steps and bool(solved.any()):
-                    chosen = shown[solved[shown]]
-                    state = self._shape(state, chosen, visible[chosen], pixels)
         if not bool(solved.all()):
             kept = torch.nonzero(~solved).flatten().tolist()
             _LOG.warning(
@@ -324,103 +311,6 @@ class _Pass:
         for _ in frames:
             progress()
         return state, enough
-
-    def _shape(self, clip: FitState, frames: Tensor, visible: Tensor, blur: float) -> FitState:
-        """The shape solved with pose and code of some frames: parallax tells depth."""
-        fit, config = self.fit, self.config
-        state = clip.at(frames)
-        _, pixels = self._project(state)
-        planes = self._planes(frames, pixels, blur)
-        size = len(state.shape)
-        mean, deviation, smooth = self.prior
-        bases = [p.shape.flatten(1).T for p in (fit._points, self.points)]  # [N * 3, S]
-        start = state.shape
-        gauge = _rigid_modes(fit._points)
-        stiffness = torch.eye(size) * config.shape_deviation**-2
-        stiffness += gauge.T @ gauge / _GAUGE_DEVIATION**2
-        for _ in range(config.shape_steps):
-            _, pixels = self._project(state)
-            values, slopes = sample_all(planes, pixels)
-            template = Template.build(values, slopes * blur, visible, _LEAST_SLOPE)
-            shared = torch.zeros(size, size)
-            right = torch.zeros(size)
-            squares = [b.new_zeros(len(b) // 3, 3, 3) for b in bases]
-            pulls = [b.new_zeros(len(b) // 3, 3) for b in bases]
-            eliminated = []
-            for some in torch.arange(len(frames)).split(8):
-                part = state.at(some)
-                now = frames[some]
-                priors = _Priors(mean[now], deviation, smooth, fit._config, False)
-                rows = [
-                    _landmark_rows(
-                        part, fit._points, self.landmark_rest, self.landmarks[now],
-                        fit._weights * config.landmark_weight, fit._config,
-                    ),
-                    photometric_rows(
-                        part, self.points, self.rest, [planes[int(k)] for k in some],
-                        visible[some], template, config,
-                    ),
-                ]  # fmt: skip
-                matrix, frame_right = _frame_normal(rows, part, priors, None)
-                cross = part.code.new_zeros(len(some), matrix.shape[1], size)
-                for k, (r, basis) in enumerate(zip(rows, bases, strict=True)):
-                    # A row by the shape is its point's 3-vector times the point's basis: sums over
-                    # frames and rows are taken before the basis is applied.
-                    weight = r.weight.reshape(r.project.shape[:3])
-                    weighted = r.project * weight[..., None]
-                    squares[k] += torch.einsum("tnki,tnkj->nij", weighted, r.project)
-                    pulls[k] += torch.einsum(
-                        "tnk,tnki->ni", r.residual.reshape(weight.shape), weighted
-                    )
-                    by_frame = r.by_frame.unflatten(1, weight.shape[1:])
-                    cross += torch.einsum("tnkf,tnki->tfni", by_frame, weighted).flatten(2) @ basis
-                solved = torch.linalg.solve(matrix, torch.cat([cross, frame_right[..., None]], -1))
-                shared -= torch.einsum("tfs,tfr->sr", cross, solved[..., :-1])
-                right -= torch.einsum("tfs,tf->s", cross, solved[..., -1])
-                eliminated.append((matrix, frame_right, cross))
-            for square, pull, basis in zip(squares, pulls, bases, strict=True):
-                points = basis.unflatten(0, (-1, 3))
-                shared += basis.T @ (square @ points).flatten(0, 1)
-                right -= basis.T @ pull.flatten()
-            shared /= len(frames) ** 0.5  # the frames' errors are correlated
-            right /= len(frames) ** 0.5
-            shared += stiffness
-            right += stiffness @ (start - state.shape)
-            step = torch.linalg.solve(shared, right)
-            moves = [
-                _solve_bounded(m, f - c @ step, code)
-                for (m, f, c), code in zip(eliminated, state.code.split(8), strict=True)
-            ]
-            state = replace(_apply(state, torch.cat(moves)), shape=state.shape + step)
-            self._set_shape(state.shape)
-        rotation, translation, code = (
-            clip.rotation.clone(),
-            clip.translation.clone(),
-            clip.code.clone(),
-        )
-        rotation[frames], translation[frames], code[frames] = (
-            state.rotation, state.translation, state.code,
-        )  # fmt: skip
-        return replace(
-            clip, shape=state.shape, rotation=rotation, translation=translation, code=code
-        )
-
-    def _set_shape(self, shape: Tensor) -> None:
-        self.rest = self.points.rest(shape)
-        self.landmark_rest = self.fit._points.rest(shape)
-
-
-def _rigid_modes(points: SurfacePoints) -> Tensor:
-    """How much a shape vector shifts, turns and scales the points as a whole, [7, S] metres rms.
-
-    Pictures cannot tell these from the pose; only the priors of the first fit could.
-    """
-    centred = points.mean - points.mean.mean(0)
-    modes = [axis.expand_as(centred) for axis in torch.eye(3)]
-    modes += [torch.linalg.cross(axis.expand_as(centred), centred) for axis in torch.eye(3)]
-    modes.append(centred)
-    unit = torch.stack([m.flatten() / m.norm() for m in modes])
-    return unit @ points.shape.flatten(1).T / len(centred) ** 0.5
 
 
 def _neighbours_of(state: FitState, outer: FitState) -> FitState:

@@ -204,8 +204,8 @@ def test_asks_for_few_pictures_and_reports_progress(clip: Clip) -> None:
     refine_photometric(clip.start, image, config, lambda: steps.append(None), prior(clip))
     assert len(steps) == 2 * FRAMES
     assert set(calls) == set(range(FRAMES))
-    assert max(calls.values()) <= 5
-    assert sum(calls.values()) == 2 * FRAMES + 2 * 4 + 4  # solving, templates, shape
+    assert max(calls.values()) <= 4
+    assert sum(calls.values()) == 2 * FRAMES + 2 * 4
 
 
 def test_slopes_are_the_differences_of_the_samples(clip: Clip) -> None:
