@@ -19,6 +19,7 @@ def command(
     head_model: str = "anny",
     fit: FitConfig = _FIT,
     matte: MatteConfig = _MATTE,
+    photometric: bool = True,
     keep_work: bool = False,
 ) -> None:
     """Make a dataset folder from a video of one head.
@@ -33,10 +34,16 @@ def command(
         head_model: the head model that is fitted: "anny".
         fit: weights of the fit.
         matte: settings of the matte and of the labels of eyes, lips and mouth.
+        photometric: align the frames by the pictures themselves, after landmarks and outline.
         keep_work: keep OUTPUT.work: another run repeats only what its settings change.
     """
     config = PreprocessConfig(
-        size=size, head_model=head_model, fit=fit, matte=matte, keep_work=keep_work
+        size=size,
+        head_model=head_model,
+        fit=fit,
+        matte=matte,
+        photometric=photometric,
+        keep_work=keep_work,
     )
     dataset = preprocess(video, output, config)
     tracking = dataset.info.tracking

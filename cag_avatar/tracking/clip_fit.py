@@ -29,7 +29,7 @@ from cag_avatar.tracking.fitting import (
 from cag_avatar.tracking.landmark_correction import load_landmark_correction
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
 from cag_avatar.tracking.silhouette import RimPoints, stack_rims
-from cag_avatar.tracking.surface_basis import ShapeSpace
+from cag_avatar.tracking.surface_basis import ShapeSpace, shape_space
 
 __all__ = ["ClipFit", "Observations", "fit_clip", "resume_clip"]
 
@@ -144,7 +144,9 @@ class ClipFit:
             iterations=4,
             silhouette=part,
         )
-        return self._again(at_distance(replace(self.state, shape=shared.shape), config))
+        # Poses only follow the new shape; the outlines of all frames settle them.
+        state = at_distance(replace(self.state, shape=shared.shape), config)
+        return self._again(state, iterations=1)
 
     def with_all_rims(self, rims: list[RimPoints], iterations: int = 4) -> ClipFit:
         """Solve poses and codes of every frame with its outline; the shape stays."""
@@ -184,7 +186,7 @@ def fit_clip(
         centre: principal point, pixels.
         config: weights.
     """
-    space = ShapeSpace(model)
+    space = shape_space(model)
     embedding = load_landmark_embedding(model)
     points = space.points(embedding.faces, embedding.barycentric)
     weights = landmark_weights(embedding.spread, config)
@@ -208,5 +210,5 @@ def resume_clip(
 ) -> ClipFit:
     """The ClipFit that had ``state``, without solving anything; arguments as in fit_clip()."""
     return ClipFit(
-        model, ShapeSpace(model), state, size, _observe(model, observations, config), config
+        model, shape_space(model), state, size, _observe(model, observations, config), config
     )

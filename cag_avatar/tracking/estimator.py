@@ -33,7 +33,7 @@ from cag_avatar.tracking.fitting import (
 )
 from cag_avatar.tracking.landmark_correction import face_colors, load_landmark_correction
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
-from cag_avatar.tracking.surface_basis import ShapeSpace, SurfacePoints
+from cag_avatar.tracking.surface_basis import SurfacePoints, shape_space
 
 __all__ = ["EstimatorConfig", "ExpressionEstimator", "FaceEstimate"]
 
@@ -121,7 +121,7 @@ class ExpressionEstimator:
                 f"head model '{model.name}': its code is not the 52 ARKit coefficients"
             )
         embedding = load_landmark_embedding(model)
-        self._points: SurfacePoints = ShapeSpace(model).points(
+        self._points: SurfacePoints = shape_space(model).points(
             embedding.faces, embedding.barycentric
         )
         self._weights = landmark_weights(embedding.spread, self._config.fit)

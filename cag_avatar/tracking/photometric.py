@@ -46,7 +46,6 @@ from cag_avatar.tracking.fitting import (
     _Rows,
     _solve_bounded,
     _unit,
-    code_prior,
     landmark_residuals,
 )
 from cag_avatar.tracking.surface_basis import SurfacePoints
@@ -59,7 +58,6 @@ _RASTER = 160  # rows of the visibility buffer: a sample every 1 to 2 mm
 _DEPTH_SLACK = 0.006  # metres: a sample's slope on the cheek, thinner than a nose
 #: Slope of the features per blur, below which skin is taken as uniform.
 _LEAST_SLOPE = 0.03
-Prior = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,6 @@ def refine_photometric(
     image: Callable[[int], NDArray[np.uint8]],
     config: PhotometricConfig | None = None,
     progress: Callable[[], object] | None = None,
-    prior: Prior | None = None,
 ) -> ClipFit:
     """Solve pose and code of every frame again, so that the pictures of a surface point agree.
 
@@ -130,12 +127,11 @@ def refine_photometric(
             a level and frame, from several threads.
         config: weights.
         progress: called once a frame and level.
-        prior: of the code, as in :func:`~cag_avatar.tracking.fitting.fit_frames`.
 
     Returns:
         A new fit; ``fit`` is not changed.
     """
-    return _Pass(fit, image, config or PhotometricConfig(), prior).run(progress or (lambda: None))
+    return _Pass(fit, image, config or PhotometricConfig()).run(progress or (lambda: None))
 
 
 class _Pass:
@@ -146,14 +142,13 @@ class _Pass:
         fit: ClipFit,
         image: Callable[[int], NDArray[np.uint8]],
         config: PhotometricConfig,
-        prior: Prior | None,
     ) -> None:
         self.fit, self.image, self.config = fit, image, config
         faces, barycentric = face_points(fit.model, fit.rest, config.points)
         self.points = fit._space.points(faces, barycentric)
         self.rest = self.points.rest(fit.state.shape)
         self.landmark_rest = fit._points.rest(fit.state.shape)
-        self.prior = prior or code_prior(fit._observed.scores, fit._config)
+        self.prior = fit._observed.prior
         self.count = len(fit.state.code)
         unit = _unit(fit._observed.landmarks)
         self.landmarks = fit._observed.landmarks + self._median_error() * unit[:, None, None]
@@ -279,9 +274,8 @@ class _Pass:
         enough = (visible & template.usable).sum(1) >= config.least_visible
         state = before
         if bool(enough.any()):
-            mean, deviation, smooth = self.prior
             temporal = self.count > 2
-            priors = _Priors(mean[frames], deviation, smooth, fit._config, temporal)
+            priors = _Priors(*self.prior.at(frames), fit._config, temporal)
             _, pixels = self._project(before)
             planes = self._planes(frames, pixels, blur)
             # One frame more on either side: the neighbours in time.
@@ -365,13 +359,10 @@ def photometric_rows(
     share = config.effective / used.sum(1).clamp(min=config.effective) / residual.shape[-1]
     weight = (used * share[:, None])[..., None] / variance
     weight = weight * _robust(residual.square() / variance, config.robust_scale)
-    centred = pixels - pixels.new_tensor(state.centre)
-    by_focal = (slopes @ centred[..., None])[..., 0]
     count = len(residual)
     return _Rows(
         residual.reshape(count, -1),
         by_frame.flatten(1, 2),
         weight.reshape(count, -1),
         turned,
-        by_focal.reshape(count, -1),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from cag_avatar.errors import InputError
 from cag_avatar.head_models.base import REGIONS, HeadModel
 from cag_avatar.head_models.linear import LinearHeadModel
 
-__all__ = ["ShapeSpace", "SurfacePoints", "smooth_offset_modes"]
+__all__ = ["ShapeSpace", "SurfacePoints", "shape_space", "smooth_offset_modes"]
 
 #: Prior standard deviation (metres) and smoothness length (metres) of the offsets by region. The
 #: scalp gets centimetres, because a head model has no hair; skin gets millimetres.
@@ -130,6 +131,12 @@ def _expression_basis(model: HeadModel) -> Tensor:
             "or import a dataset that was tracked with this model"
         )
     return model.expression_basis
+
+
+@lru_cache(maxsize=2)
+def shape_space(model: HeadModel) -> ShapeSpace:
+    """The ShapeSpace of a head model, made once: its modes take seconds."""
+    return ShapeSpace(model)
 
 
 class ShapeSpace:

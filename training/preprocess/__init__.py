@@ -1,4 +1,4 @@
-"""Video to dataset: landmarks, crop, fit, matte, outline, torso, reliability, write.
+"""Video to dataset: landmarks, crop, fit, matte, outline, photometric, torso, reliability, write.
 
 Every stage keeps its results in a work folder beside the dataset, so that memory does not grow with
 the clip and an interrupted run goes on where it was.

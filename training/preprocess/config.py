@@ -9,6 +9,7 @@ from cag_avatar_training.matting import MatteConfig
 
 from cag_avatar.errors import InputError
 from cag_avatar.tracking.fitting import FitConfig
+from cag_avatar.tracking.photometric import PhotometricConfig
 
 __all__ = ["PreprocessConfig"]
 
@@ -29,6 +30,10 @@ class PreprocessConfig:
     """Weights of the fit."""
     matte: MatteConfig = field(default_factory=MatteConfig)
     """Settings of the matte."""
+    photometric: bool = True
+    """Align the frames by the pictures themselves, after landmarks and outline."""
+    alignment: PhotometricConfig = field(default_factory=PhotometricConfig)
+    """Settings of that pass."""
     progress: bool = True
     """Show progress: bars on a terminal, lines in the log elsewhere."""
     keep_work: bool = False

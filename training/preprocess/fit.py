@@ -1,7 +1,8 @@
-"""Stages: the head fitted to the landmarks, then to the matte's outline as well."""
+"""Stages: the head fitted to the landmarks, then to the outline, then to the pictures."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -19,6 +20,7 @@ from cag_avatar.head_models.base import HeadModel
 from cag_avatar.rendering.mesh import MeshBuffers
 from cag_avatar.tracking.clip_fit import ClipFit, Observations, fit_clip, resume_clip
 from cag_avatar.tracking.fitting import FitConfig, FitState
+from cag_avatar.tracking.photometric import PhotometricConfig, refine_photometric
 from cag_avatar.tracking.silhouette import RimPoints, find_rim
 
 __all__ = ["ClipFitter"]
@@ -76,6 +78,21 @@ class ClipFitter:
                 rims.append(points)
                 advance(done := done + 1)
             self._keep(stage, fit.with_all_rims(rims))
+        return self._kept(stage)
+
+    def to_pictures(
+        self,
+        stage: StageStore,
+        fit: ClipFit,
+        images: FrameStore,
+        config: PhotometricConfig,
+        advance: Advance,
+    ) -> ClipFit:
+        """Stage "photometric"."""
+        if not stage.whole:
+            done = itertools.count(1)
+            fit = refine_photometric(fit, lambda t: images[t], config, lambda: advance(next(done)))
+            self._keep(stage, fit)
         return self._kept(stage)
 
     @staticmethod

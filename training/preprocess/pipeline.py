@@ -133,6 +133,11 @@ def preprocess(
         steps = fitter.outline_steps(count)
         with stages.open("outline", (stage.key,), None, steps) as (stage, advance):
             fit = fitter.to_outline(stage, fit, alphas, advance)
+        if settings.photometric:
+            alignment = settings.alignment
+            steps = count * len(alignment.blurs)
+            with stages.open("photometric", (stage.key,), alignment, steps) as (stage, advance):
+                fit = fitter.to_pictures(stage, fit, images, alignment, advance)
         with stages.open("torso", (stage.key,), None, count) as (stage, advance):
             torso = follow_torso(fit, images, alphas, stage, advance)
         torso_key = stage.key
