@@ -94,7 +94,7 @@ def feature_planes(
     planes = np.empty((rows, columns, 3 * CHANNELS), np.float32)
     for k, (mix, noise, gain) in enumerate(_CHANNELS):
         plain = cv2.transform(part, np.array([mix], np.float32))
-        smooth = cv2.GaussianBlur(plain, (0, 0), sigma)
+        smooth = np.asarray(cv2.GaussianBlur(plain, (0, 0), sigma), np.float32)
         band = smooth - _twice_averaged(smooth, mean)
         variance = _twice_averaged(band * band, contrast)
         feature = band * (gain / np.sqrt(np.maximum(variance, 0) + noise**2))

@@ -39,7 +39,9 @@ from cag_avatar.tracking.surface_basis import ShapeSpace
 FRAMES = 8
 SIZE = 128
 FOCAL = 330.0
-CONFIG = PhotometricConfig(points=700, chunk=3, workers=2, least_visible=100, landmark_weight=0.03)
+CONFIG = PhotometricConfig(
+    points=700, chunk=3, least_visible=100, effective=300.0, landmark_weight=0.03
+)
 MOVED = ("jawOpen", "browInnerUp", "mouthSmileLeft")
 Images = list[NDArray[np.uint8]]
 
