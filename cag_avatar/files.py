@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing", "replacing_folder"]
+__all__ = ["replace_folder", "replacing", "replacing_folder"]
 
 
 @contextmanager
@@ -33,6 +33,17 @@ def replacing(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def replace_folder(new: Path, target: Path) -> None:
+    """Move a whole folder to ``target``; a folder there is removed once the new one is in place."""
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    try:
+        if target.exists():
+            target.rename(old)  # onto an empty folder
+        new.rename(target)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
 @contextmanager
 def replacing_folder(path: Path | str) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; it becomes ``path`` on success, goes on error.
@@ -43,12 +54,8 @@ def replacing_folder(path: Path | str) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     temporary.chmod(0o755)
-    old = temporary.with_name(temporary.name + "-old")
     try:
         yield temporary
-        if target.exists():
-            target.rename(old)
-        temporary.rename(target)
+        replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("render", "drive an avatar by a dataset or a video, and write a video"),
     "synthesize": ("synthesize", "make a video of a synthetic person, with the truth beside it"),
     "preprocess": ("preprocess", "make a dataset from a video"),
+    "import": ("import_dataset", "make a dataset from another project's"),
+    "validate": ("validate", "say what is wrong with a dataset"),
     "train": ("train", "train an avatar on a dataset"),
     "evaluate": ("evaluate", "measure an avatar on a dataset's held-out frames"),
     "bench": ("bench", "time the stages on this machine"),
@@ -41,7 +43,10 @@ def _usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit code (2: bad input, 130: interrupted)."""
+    """Run a command line; returns the exit code (2: bad input, 130: interrupted).
+
+    A command may return an exit code of its own.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
@@ -57,14 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"cag_avatar_cli.{COMMANDS[words[0]][0]}")
         import tyro
 
-        tyro.cli(module.command, prog=f"cag-avatar {words[0]}", args=words[1:])
+        code = tyro.cli(module.command, prog=f"cag-avatar {words[0]}", args=words[1:])
     except InputError as error:
         print(f"cag-avatar: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("cag-avatar: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

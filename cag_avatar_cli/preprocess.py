@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+from cag_avatar_training.matting import MatteConfig
 from cag_avatar_training.preprocess import PreprocessConfig, preprocess
 
+from cag_avatar.tracking.fitting import FitConfig
 from cag_avatar_cli.options import OutputPath, PathArgument
 
+_MATTE = MatteConfig()
+_FIT = FitConfig()
 
-def command(video: PathArgument, output: OutputPath, size: int = 512) -> None:
+
+def command(
+    video: PathArgument,
+    output: OutputPath,
+    size: int = 512,
+    head_model: str = "anny",
+    fit: FitConfig = _FIT,
+    matte: MatteConfig = _MATTE,
+    keep_work: bool = False,
+) -> None:
     """Make a dataset folder from a video of one head.
 
+    An interrupted run goes on when it is repeated: what it has done lies in OUTPUT.work, which is
+    removed at the end.
+
     Args:
-        video: of one person, at least 2 seconds.
+        video: of one person, at least 2 seconds of whose face are seen.
         output: dataset folder to write.
         size: width and height of the dataset's images, pixels.
+        head_model: the head model that is fitted: "anny".
+        fit: weights of the fit.
+        matte: settings of the matte and of the labels of eyes, lips and mouth.
+        keep_work: keep OUTPUT.work: another run repeats only what its settings change.
     """
-    dataset = preprocess(video, output, PreprocessConfig(size=size))
-    error = dataset.info.tracking["landmark_rmse_interocular"]
-    print(
-        f"dataset: {output} ({len(dataset)} frames, landmark error {100 * error:.2f} % of the "
-        "distance between the eyes)"
+    config = PreprocessConfig(
+        size=size, head_model=head_model, fit=fit, matte=matte, keep_work=keep_work
     )
+    dataset = preprocess(video, output, config)
+    tracking = dataset.info.tracking
+    error = tracking["landmark_rmse_interocular"]
+    total, missing = tracking["frames_in_video"], tracking["frames_without_face"]
+    print(
+        f"dataset: {output} ({len(dataset)} of {total} frames, landmark error {100 * error:.2f} % "
+        "of the distance between the eyes)"
+    )
+    if missing:
+        shown = ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in missing[:8])
+        print(f"without a face, left out: frames {shown}{' ...' if missing[8:] else ''}")
+    covered = int((dataset.tracking.reliability[:, 0] < 0.5).sum())
+    if covered:
+        print(f"mouth covered, not trained on: {covered} frames")

@@ -106,7 +106,11 @@ def _write_tiny_dataset(path: Path) -> None:
             seen = rasterizer.render(*shape, g.colors, view, camera, black)
             mouth = rasterizer.render(*shape, mouth_paint, view, camera, black).image[..., 0]
             image = seen.image / seen.alpha[..., None].clamp_min(1e-3)
-            writer.add_frame(pixels(image), pixels(seen.alpha), pixels((mouth > 0.5).float()))
+            writer.add_frame(
+                pixels(image),
+                pixels(seen.alpha),
+                np.where(mouth > 0.5, 4, seen.alpha > 0.5).astype(np.uint8),
+            )
         tracking = Tracking(
             identity=np.zeros(load_head_model("anny").num_identity, np.float32),
             vertex_offsets=np.zeros(avatar.rest.shape, np.float32),

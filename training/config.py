@@ -160,7 +160,7 @@ class TrainConfig:
         _check("max_growth", self.max_growth, 1, 1e6)
         _check("attention_every", self.attention_every, 1, 1000)
         _check("seed", self.seed, 0, 2**31 - 1)
-        split_frames(1000, self.split)
+        split_frames(1000, self.split, source=range(500, 1000))
         if not self.sizes or self.sizes[0][0] != 0:
             raise InputError("sizes: the first resolution must start at 0")
         fractions = [fraction for fraction, _ in self.sizes]

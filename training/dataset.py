@@ -5,30 +5,39 @@ Layout (T frames counted from 0; see docs/dataset_format.md)::
     DIR/dataset.json          format, version, frames, camera, code_names, crop, ... (below)
     DIR/images/%05d.png       RGB, 8 bit, H x W
     DIR/alpha/%05d.png        matte, 8 bit grey: 255 = person
-    DIR/mouth/%05d.png        mask of lips and mouth interior, 8 bit grey
+    DIR/parsing/%05d.png      part labels, 8 bit: indices into PARSING_LABELS
     DIR/tracking.safetensors  float32 identity [I], vertex_offsets [V, 3] (metres), codes [T, E],
                               head_pose and torso_pose [T, 4, 4] (canonical to camera space, OpenCV
                               axes, metres), landmarks [T, 478, 3] (crop pixels; z as MediaPipe's);
-                              float64 timestamps [T] (seconds)
+                              float64 timestamps [T] (seconds), int64 source_frames [T] (numbers
+                              in the video), float32 reliability [T, 3] (below)
 
-dataset.json: ``format`` "cag_avatar-dataset", ``version`` 1, ``head_model``, ``source``, ``fps``,
+dataset.json: ``format`` "cag_avatar-dataset", ``version`` 2, ``head_model``, ``source``, ``fps``,
 ``frames`` T, ``camera`` {width height fx fy cx cy}, ``code_names``, ``crop`` {x y size, in source
 pixels}, ``background`` (how images are composited: a note), ``tool_version``, ``tracking``
-(figures of the fit).
+(figures of the fit; ``frames_without_face``: ranges [first, last] of the video's frames),
+``held_out`` (frames that the source's own protocol tests on) and ``imported``
+(where it came from, of a dataset that another program tracked; landmarks may be absent then).
+
+Reliability is that of mouth, left and right eye (the subject's sides) in each frame: 1 = seen,
+0 = covered by a hand or a thing.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
 import torch
+from cag_avatar_training.parts import MOUTH_LABELS, PARSING_LABELS
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -36,7 +45,7 @@ from torch import Tensor
 
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
-from cag_avatar.files import replacing_folder
+from cag_avatar.files import replace_folder, replacing, replacing_folder
 from cag_avatar.head_models import ARKIT_NAMES
 
 __all__ = [
@@ -51,13 +60,17 @@ __all__ = [
 ]
 
 FORMAT = "cag_avatar-dataset"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 #: Landmarks of MediaPipe's face landmarker.
 NUM_LANDMARKS = 478
 
-Split = Literal["last", "blocks"]
+Split = Literal["last", "blocks", "source"]
 
-_FOLDERS = ("images", "alpha", "mouth")
+_LOG = logging.getLogger(__name__)
+
+_FOLDERS = ("images", "alpha", "parsing")
+#: Least reliability of the mouth in frames that are trained on and measured.
+_RELIABLE = 0.5
 #: Decoded images that are kept in memory, at most.
 _CACHE_BYTES = 2 << 30
 _REMAKE = "make the dataset again with 'cag-avatar preprocess'"
@@ -77,10 +90,21 @@ class Tracking:
     """Canonical to camera space (OpenCV axes, metres), [T, 4, 4]."""
     torso_pose: NDArray[np.float32]
     """Canonical to camera space, [T, 4, 4]."""
-    landmarks: NDArray[np.float32]
-    """Detected landmarks, [T, 478, 3]: x and y in pixels of the crop, z as MediaPipe gives it."""
+    landmarks: NDArray[np.float32] | None
+    """Detected landmarks, [T, 478, 3]: x and y in pixels of the crop, z as MediaPipe gives it; None
+    in a dataset that was imported."""
     timestamps: NDArray[np.float64]
-    """Time of each frame since the start of the video, seconds, [T]."""
+    """Presentation time of each frame since the start of the video, seconds, [T]."""
+    source_frames: NDArray[np.int64] = None  # type: ignore[assignment]
+    """Number of each frame in the video, ascending, [T]; by default 0, 1, ..."""
+    reliability: NDArray[np.float32] = None  # type: ignore[assignment]
+    """How far mouth, left and right eye are seen, in [0, 1], [T, 3]; by default 1."""
+
+    def __post_init__(self) -> None:
+        if self.source_frames is None:
+            object.__setattr__(self, "source_frames", np.arange(len(self.codes), dtype=np.int64))
+        if self.reliability is None:
+            object.__setattr__(self, "reliability", np.ones((len(self.codes), 3), np.float32))
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -108,13 +132,19 @@ class DatasetInfo:
     """Version of the program that wrote it."""
     tracking: dict[str, Any] = field(default_factory=dict)
     """Figures of the fit, as plain JSON values."""
+    held_out: tuple[int, ...] = ()
+    """Frames that the source's own protocol tests on (split ``source``)."""
+    imported: dict[str, Any] = field(default_factory=dict)
+    """Of another program's dataset: its format, what it lacks, notes, as plain JSON values."""
 
 
-def split_frames(frames: int, split: Split) -> tuple[list[int], list[int]]:
+def split_frames(
+    frames: int, split: Split, source: Sequence[int] = ()
+) -> tuple[list[int], list[int]]:
     """Training and held-out frame numbers of a clip.
 
     ``last`` holds out the last 20 %; ``blocks`` the last 9 of every 46 frames, which keeps
-    expressions of all kinds on both sides.
+    expressions of all kinds on both sides; ``source`` the frames of the argument ``source``.
 
     Raises:
         InputError: unknown split, or one of the two sides would be empty.
@@ -124,6 +154,12 @@ def split_frames(frames: int, split: Split) -> tuple[list[int], list[int]]:
         held_out = list(range(first, frames))
     elif split == "blocks":
         held_out = [frame for frame in range(frames) if frame % 46 >= 37]
+    elif split == "source":
+        held_out = sorted(source)
+        if not held_out:
+            raise InputError(
+                "split 'source': the dataset names no held-out frames; choose last or blocks"
+            )
     else:
         raise InputError(f"split: unknown '{split}', choose from {', '.join(get_args(Split))}")
     out = set(held_out)
@@ -161,7 +197,12 @@ class Dataset:
         """
         path = Path(path)
         info, frames = _read_info(path)
-        tracking = _read_tracking(path / "tracking.safetensors", frames, len(info.code_names))
+        tracking = _read_tracking(
+            path / "tracking.safetensors",
+            frames,
+            len(info.code_names),
+            frozenset({"landmarks"} if info.imported else ()),
+        )
         for folder in _FOLDERS:
             for frame in range(frames):
                 file = path / folder / f"{frame:05d}.png"
@@ -176,8 +217,31 @@ class Dataset:
         return len(self.tracking)
 
     def split(self, split: Split) -> tuple[list[int], list[int]]:
-        """Training and held-out frame numbers; see split_frames()."""
-        return split_frames(len(self), split)
+        """Training and held-out frame numbers; see split_frames().
+
+        Frames whose mouth is covered (reliability below 0.5) are in neither.
+        """
+        covered = set(np.flatnonzero(self.tracking.reliability[:, 0] < _RELIABLE).tolist())
+        if covered:
+            _LOG.info("%s: %d frames with a covered mouth are left out", self.path, len(covered))
+        train, held_out = (
+            [frame for frame in side if frame not in covered]
+            for side in split_frames(len(self), split, self.info.held_out)
+        )
+        if not train or not held_out:
+            raise InputError(
+                f"{self.path}: the mouth is covered in {len(covered)} of {len(self)} frames, too "
+                f"few are left for split '{split}'; record another video"
+            )
+        return train, held_out
+
+    def with_info(self, info: DatasetInfo) -> Dataset:
+        """Replace the text part, in the folder too; camera and code names must stay."""
+        if (info.camera, info.code_names) != (self.info.camera, self.info.code_names):
+            raise ValueError("camera and code names belong to the images and the tracking")
+        with replacing(self.path / "dataset.json") as temporary:
+            temporary.write_text(_info_text(info, len(self)))
+        return Dataset.open(self.path)
 
     def frame(
         self, index: int, size: int | None = None, device: torch.device | None = None
@@ -188,14 +252,17 @@ class Dataset:
         key = (index, height)
         arrays = self._cache.get(key)
         if arrays is None:
-            image, alpha, mouth = (self._read(folder, index) for folder in _FOLDERS)
+            image, alpha, parsing = (self._read(folder, index) for folder in _FOLDERS)
+            mouth = np.isin(parsing, MOUTH_LABELS).astype(np.uint8) * np.uint8(255)
             if height != camera.height:
                 target = (round(camera.width * height / camera.height), height)
                 image, alpha, mouth = (
                     np.asarray(cv2.resize(plane, target, interpolation=cv2.INTER_AREA), np.uint8)
                     for plane in (image, alpha, mouth)
                 )
-            arrays = _FrameArrays(image, alpha, mouth)
+                nearest = cv2.resize(parsing, target, interpolation=cv2.INTER_NEAREST_EXACT)
+                parsing = np.asarray(nearest, np.uint8)
+            arrays = _FrameArrays(image, alpha, mouth, parsing)
             # Frames come in random order, so when the room is used up, keeping those that are there
             # is as good as replacing them.
             if self._cached_bytes + arrays.nbytes <= _CACHE_BYTES:
@@ -218,6 +285,11 @@ class Dataset:
             )
         if color:
             image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        elif folder == "parsing" and image.max() >= len(PARSING_LABELS):
+            raise InputError(
+                f"{file}: holds label {image.max()}, the largest is {len(PARSING_LABELS) - 1}; "
+                f"{_REMAKE}"
+            )
         return image.astype(np.uint8, copy=False)
 
 
@@ -226,10 +298,12 @@ class _FrameArrays:
     image: NDArray[np.uint8]
     alpha: NDArray[np.uint8]
     mouth: NDArray[np.uint8]
+    parsing: NDArray[np.uint8]
 
     @property
     def nbytes(self) -> int:
-        return self.image.nbytes + self.alpha.nbytes + self.mouth.nbytes
+        planes = (self.image, self.alpha, self.mouth, self.parsing)
+        return sum(plane.nbytes for plane in planes)
 
 
 class Frame:
@@ -252,8 +326,27 @@ class Frame:
 
     @property
     def mouth(self) -> Tensor:
-        """Mask of lips and mouth interior, [H, W] in [0, 1]."""
+        """Mask of lips, mouth interior and teeth, [H, W] in [0, 1]."""
         return self._tensor(self._arrays.mouth)
+
+    @property
+    def parsing(self) -> Tensor:
+        """Part labels, indices into PARSING_LABELS, [H, W] uint8."""
+        return torch.from_numpy(self._arrays.parsing).to(self._device)
+
+    def mask(self, *names: str) -> Tensor:
+        """Where any of the named parts is, [H, W] bool; names of PARSING_LABELS.
+
+        Raises:
+            KeyError: no such part.
+        """
+        parsing = self.parsing
+        found = torch.zeros(parsing.shape, dtype=torch.bool, device=parsing.device)
+        for name in names:
+            if name not in PARSING_LABELS:
+                raise KeyError(f"no part '{name}'; choose from {', '.join(PARSING_LABELS)}")
+            found |= parsing == PARSING_LABELS.index(name)
+        return found
 
     def target(self, background: Tensor) -> Tensor:
         """The image over a background [3]: rgb * alpha + background * (1 - alpha), [H, W, 3]."""
@@ -296,6 +389,8 @@ def _read_info(path: Path) -> tuple[DatasetInfo, int]:
             background=str(values.get("background", "")),
             tool_version=str(values.get("tool_version", "")),
             tracking=dict(values.get("tracking") or {}),
+            held_out=_held_out(values.get("held_out") or [], frames),
+            imported=dict(values.get("imported") or {}),
         )
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
@@ -304,7 +399,19 @@ def _read_info(path: Path) -> tuple[DatasetInfo, int]:
     return info, frames
 
 
-def _read_tracking(file: Path, frames: int, coefficients: int) -> Tracking:
+def _held_out(values: list[Any], frames: int) -> tuple[int, ...]:
+    if not all(isinstance(v, int) and 0 <= v < frames for v in values):
+        raise ValueError("'held_out'")
+    return tuple(values)
+
+
+#: Types of the tensors that are not float32.
+_TYPES: Mapping[str, type] = {"timestamps": np.float64, "source_frames": np.int64}
+
+
+def _read_tracking(
+    file: Path, frames: int, coefficients: int, optional: frozenset[str]
+) -> Tracking:
     shapes: dict[str, tuple[int, ...]] = {
         "identity": (-1,),
         "vertex_offsets": (-1, 3),
@@ -313,6 +420,8 @@ def _read_tracking(file: Path, frames: int, coefficients: int) -> Tracking:
         "torso_pose": (frames, 4, 4),
         "landmarks": (frames, NUM_LANDMARKS, 3),
         "timestamps": (frames,),
+        "source_frames": (frames,),
+        "reliability": (frames, 3),
     }
     try:
         with safe_open(file, "np") as handle:
@@ -321,6 +430,11 @@ def _read_tracking(file: Path, frames: int, coefficients: int) -> Tracking:
         raise InputError(f"{file}: missing or truncated ({error}); {_REMAKE}") from error
     values: dict[str, Any] = {}
     for name, shape in shapes.items():
+        if name not in arrays and name in optional:
+            values[name] = None
+            continue
+        if name not in arrays and name in ("source_frames", "reliability"):
+            continue  # a dataset from before these: Tracking has defaults
         if name not in arrays:
             raise InputError(f"{file}: tensor '{name}' is missing; {_REMAKE}")
         array = arrays[name]
@@ -334,7 +448,7 @@ def _read_tracking(file: Path, frames: int, coefficients: int) -> Tracking:
             )
         if not np.isfinite(array).all():
             raise InputError(f"{file}: tensor '{name}' holds NaN or infinity; {_REMAKE}")
-        values[name] = array.astype(np.float64 if name == "timestamps" else np.float32)
+        values[name] = array.astype(_TYPES.get(name, np.float32))
     return Tracking(**values)
 
 
@@ -344,7 +458,7 @@ class DatasetWriter:
     Use::
 
         with DatasetWriter.create(path) as writer:
-            for ...: writer.add_frame(image, alpha, mouth)
+            for ...: writer.add_frame(image, alpha, parsing)
             writer.finish(info, tracking)
     """
 
@@ -352,9 +466,10 @@ class DatasetWriter:
         self._folder = folder
         self._target = target
         self._frames = 0
+        self._lock = Lock()
         self.finished = False
         for name in _FOLDERS:
-            (folder / name).mkdir()
+            (folder / name).mkdir(parents=True, exist_ok=True)
 
     @classmethod
     @contextmanager
@@ -364,6 +479,35 @@ class DatasetWriter:
         Raises:
             InputError: ``path`` exists and is not a dataset (it would be lost).
         """
+        cls.check_target(path)
+        path = Path(path)
+        with replacing_folder(path) as folder:
+            writer = cls(folder, path)
+            yield writer
+            if not writer.finished:
+                raise RuntimeError(f"{path}: the dataset was not finished")
+
+    @classmethod
+    @contextmanager
+    def resume(cls, path: Path | str, folder: Path, frames: int) -> Iterator[DatasetWriter]:
+        """Like create(), in a folder that stays when the block fails, with ``frames`` in it.
+
+        ``folder`` must lie on the file system of ``path``.
+
+        Raises:
+            InputError: ``path`` exists and is not a dataset (it would be lost).
+        """
+        cls.check_target(path)
+        writer = cls(folder, Path(path))
+        writer._frames = frames
+        yield writer
+        if not writer.finished:
+            raise RuntimeError(f"{path}: the dataset was not finished")
+        replace_folder(folder, Path(path))
+
+    @staticmethod
+    def check_target(path: Path | str) -> None:
+        """Raise InputError if ``path`` exists and is not a dataset: it would be lost."""
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: exists and is not a folder; name another")
@@ -371,26 +515,33 @@ class DatasetWriter:
             raise InputError(
                 f"{path}: exists and is not a dataset; name another folder or remove it"
             )
-        with replacing_folder(path) as folder:
-            writer = cls(folder, path)
-            yield writer
-            if not writer.finished:
-                raise RuntimeError(f"{path}: the dataset was not finished")
 
     def add_frame(
-        self, image: NDArray[np.uint8], alpha: NDArray[np.uint8], mouth: NDArray[np.uint8]
+        self, image: NDArray[np.uint8], alpha: NDArray[np.uint8], parsing: NDArray[np.uint8]
     ) -> None:
-        """Append a frame: RGB [H, W, 3], matte [H, W], mouth mask [H, W], all uint8."""
+        """Append a frame: RGB [H, W, 3], matte [H, W], part labels [H, W], all uint8."""
+        self.write_frame(self._frames, image, alpha, parsing)
+
+    def write_frame(
+        self,
+        index: int,
+        image: NDArray[np.uint8],
+        alpha: NDArray[np.uint8],
+        parsing: NDArray[np.uint8],
+    ) -> None:
+        """Write frame ``index``, as add_frame(); several threads may, in any order."""
         shape = image.shape[:2]
-        if image.shape != (*shape, 3) or alpha.shape != shape or mouth.shape != shape:
+        if image.shape != (*shape, 3) or alpha.shape != shape or parsing.shape != shape:
             raise ValueError(
-                f"frame: shapes {image.shape}, {alpha.shape}, {mouth.shape} do not fit"
+                f"frame: shapes {image.shape}, {alpha.shape}, {parsing.shape} do not fit"
             )
-        name = f"{self._frames:05d}.png"
+        if parsing.max(initial=0) >= len(PARSING_LABELS):
+            raise ValueError(f"frame: part labels go up to {parsing.max()}, the largest is 6")
+        name = f"{index:05d}.png"
         planes = {
             "images": cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
             "alpha": alpha,
-            "mouth": mouth,
+            "parsing": parsing,
         }
         for folder, plane in planes.items():
             # Fast compression: 2.5 times quicker to write for a tenth more bytes.
@@ -399,28 +550,40 @@ class DatasetWriter:
                 raise InputError(
                     f"{self._target / folder / name}: cannot be written; is the disk full?"
                 )
-        self._frames += 1
+        with self._lock:
+            self._frames = max(self._frames, index + 1)
 
     def finish(self, info: DatasetInfo, tracking: Tracking) -> None:
         """Write the numbers and the text; T of the tracking must be the frames added."""
         if len(tracking) != self._frames:
             raise ValueError(f"{len(tracking)} tracked frames, {self._frames} images")
-        arrays = {name: np.ascontiguousarray(value) for name, value in vars(tracking).items()}
-        save_file(arrays, self._folder / "tracking.safetensors")
-        values: Mapping[str, Any] = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "head_model": info.head_model,
-            "source": info.source,
-            "fps": info.fps,
-            "frames": self._frames,
-            "camera": info.camera.to_dict(),
-            "code_names": list(info.code_names),
-            "crop": info.crop,
-            "background": info.background,
-            "tool_version": info.tool_version,
-            "tracking": info.tracking,
+        arrays = {
+            name: np.ascontiguousarray(value)
+            for name, value in vars(tracking).items()
+            if value is not None
         }
-        text = json.dumps(values, indent=2, allow_nan=False)
-        (self._folder / "dataset.json").write_text(text + "\n")
+        save_file(arrays, self._folder / "tracking.safetensors")
+        (self._folder / "dataset.json").write_text(_info_text(info, self._frames))
         self.finished = True
+
+
+def _info_text(info: DatasetInfo, frames: int) -> str:
+    values: Mapping[str, Any] = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "head_model": info.head_model,
+        "source": info.source,
+        "fps": info.fps,
+        "frames": frames,
+        "camera": info.camera.to_dict(),
+        "code_names": list(info.code_names),
+        "crop": info.crop,
+        "background": info.background,
+        "tool_version": info.tool_version,
+        "tracking": info.tracking,
+    }
+    if info.held_out:
+        values = {**values, "held_out": list(info.held_out)}
+    if info.imported:
+        values = {**values, "imported": info.imported}
+    return json.dumps(values, indent=2, allow_nan=False) + "\n"

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from cag_avatar.errors import InputError
 from cag_avatar.files import replacing
 
-__all__ = ["write_report"]
+__all__ = ["PAGE_STYLE", "write_report"]
 
-_STYLE = """
+#: Looks that all pages share.
+PAGE_STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1100px;padding:0 1rem;
 color:#1c2330;background:#fff}
 h1{margin-bottom:0} p.lead{color:#5a6475;margin-top:.2rem} img{max-width:100%;border-radius:6px}
@@ -78,7 +79,7 @@ def write_report(
     heading = html.escape(title)
     size = " x ".join(str(side) for side in protocol["resolution"])
     page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{heading}</title>
-<style>{_STYLE}</style><h1>{heading}</h1>
+<style>{PAGE_STYLE}</style><h1>{heading}</h1>
 <p class="lead">{len(dataset)} frames, {protocol["held_out_frames"]} of them held out (split
 "{protocol["split"]}"), {size}; truth above, avatar below.</p>
 <table><tr><th>held-out frames</th>{heads}</tr>{rows}</table>

@@ -1,4 +1,5 @@
-"""Reading a video file, with errors that say what is wrong with it."""
+"""Reading a video file: upright pictures at their presentation times, with errors that say what is
+wrong with it."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,10 @@ from cag_avatar.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.video.frame import VideoFrame
+    from av.video.frame import VideoFrame as DecodedFrame
     from av.video.stream import VideoStream
 
-__all__ = ["VideoInfo", "probe_video", "read_frames"]
+__all__ = ["VideoFrame", "VideoInfo", "probe_video", "read_frames", "read_video"]
 
 _log = logging.getLogger(__name__)
 _DEFAULT_FPS = 30.0
@@ -39,6 +40,22 @@ class VideoInfo:
     """Frames per second."""
     frames: int
     """Number of frames, as announced: the file may hold fewer; 0 if it does not say."""
+    alpha: bool = False
+    """Whether the pictures carry an alpha plane (which may be opaque everywhere)."""
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """One picture of a video."""
+
+    number: int
+    """Counted from 0."""
+    time: float
+    """Presentation time since the first frame, seconds; grows strictly."""
+    image: NDArray[np.uint8]
+    """RGB, upright, [H, W, 3]. Not multiplied by alpha."""
+    alpha: NDArray[np.uint8] | None
+    """The file's own alpha plane [H, W], 255 = opaque, if it has one."""
 
 
 @contextmanager
@@ -63,11 +80,33 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         yield container, stream
 
 
-def _decoded(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+def _decoder(container: InputContainer, stream: VideoStream) -> Iterator[DecodedFrame]:
+    """Frames of the stream; VP8 and VP9 keep alpha in a side stream that only libvpx reads."""
+    import av
+
+    coded = stream.codec_context.name
+    library = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(coded)
+    tags = {name.lower(): value for name, value in stream.metadata.items()}
+    if library is None or tags.get("alpha_mode") != "1":
+        yield from container.decode(stream)
+        return
+    if library not in av.codecs_available:
+        _log.warning("this FFmpeg has no %s: the alpha plane is not read", library)
+        yield from container.decode(stream)
+        return
+    context: Any = av.CodecContext.create(library, "r")
+    context.extradata = stream.codec_context.extradata
+    for packet in container.demux(stream):
+        for frame in context.decode(packet if packet.size else None):
+            frame.time_base = frame.time_base or stream.time_base
+            yield frame
+
+
+def _decoded(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[DecodedFrame]:
     """Frames up to the first that is damaged, which is logged."""
     import av
 
-    frames = container.decode(stream)
+    frames = _decoder(container, stream)
     for index in itertools.count():
         try:
             frame = next(frames)
@@ -79,9 +118,13 @@ def _decoded(path: Path, container: InputContainer, stream: VideoStream) -> Iter
         yield frame
 
 
-def _upright(frame: VideoFrame) -> NDArray[np.uint8]:
-    """RGB as shown: phones write the sensor's picture and the turn that it needs."""
-    image = frame.to_ndarray(format="rgb24")
+def _has_alpha(frame: DecodedFrame) -> bool:
+    return any(component.is_alpha for component in frame.format.components)
+
+
+def _upright(frame: DecodedFrame) -> NDArray[np.uint8]:
+    """RGB or RGBA as shown: phones write the sensor's picture and the turn that it needs."""
+    image = frame.to_ndarray(format="rgba" if _has_alpha(frame) else "rgb24")
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)).astype(np.uint8, copy=False)
 
@@ -99,15 +142,21 @@ def probe_video(path: Path | str) -> VideoInfo:
         if frames == 0 and container.duration is not None:
             frames = round(container.duration * 1e-6 * fps)
         height, width = _upright(first).shape[:2]
-    return VideoInfo(path, width, height, fps, frames)
+    return VideoInfo(path, width, height, fps, frames, _has_alpha(first))
 
 
-def read_frames(info: VideoInfo) -> Iterator[NDArray[np.uint8]]:
-    """Frames in order, RGB [H, W, 3] uint8.
+def read_video(info: VideoInfo) -> Iterator[VideoFrame]:
+    """Frames in order, with their times.
+
+    Times come from the file (its frame rate may vary); a frame without a time, or with one that
+    does not grow, comes 1 / fps after the one before, which is logged once.
 
     Raises:
         InputError: the frame size changes within the file.
     """
+    first: float | None = None
+    time = -1.0 / info.fps
+    told = False
     with _opened(info.path) as (container, stream):
         for index, frame in enumerate(_decoded(info.path, container, stream)):
             image = _upright(frame)
@@ -117,4 +166,23 @@ def read_frames(info: VideoInfo) -> Iterator[NDArray[np.uint8]]:
                     f"{info.path}: frame {index} is {width} x {height}, the first was "
                     f"{info.width} x {info.height}; re-encode the video at one size"
                 )
-            yield image
+            shown = None if frame.time is None else float(frame.time)
+            if first is None:
+                first = shown
+            if shown is not None and first is not None and shown - first > time:
+                time = shown - first
+            else:
+                if not told:
+                    _log.warning(
+                        "%s: frame %d has no presentation time, or not a later one than the frame "
+                        "before; 1/%g s are assumed", info.path, index, info.fps,
+                    )  # fmt: skip
+                told = True
+                time += 1.0 / info.fps
+            alpha = np.ascontiguousarray(image[..., 3]) if image.shape[2] == 4 else None
+            yield VideoFrame(index, time, np.ascontiguousarray(image[..., :3]), alpha)
+
+
+def read_frames(info: VideoInfo) -> Iterator[NDArray[np.uint8]]:
+    """Pictures alone, in order, RGB [H, W, 3] uint8; otherwise as :func:`read_video`."""
+    return (frame.image for frame in read_video(info))

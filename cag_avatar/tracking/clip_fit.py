@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,25 +14,67 @@ from cag_avatar.camera import PinholeCamera
 from cag_avatar.head_models.base import HeadModel
 from cag_avatar.rendering.mesh import MeshBuffers, rasterize
 from cag_avatar.tracking.fitting import (
+    CodePrior,
     FitConfig,
     FitState,
+    at_distance,
+    code_prior,
+    corrected_prior,
     fit_frames,
     fit_shared,
     initial_state,
     landmark_residuals,
     landmark_weights,
 )
+from cag_avatar.tracking.landmark_correction import load_landmark_correction
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
 from cag_avatar.tracking.silhouette import RimPoints, stack_rims
 from cag_avatar.tracking.surface_basis import ShapeSpace
 
-__all__ = ["ClipFit", "fit_clip"]
+__all__ = ["ClipFit", "Observations", "fit_clip", "resume_clip"]
+
+#: Frames whose residuals are in memory together.
+_CHUNK = 64
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What the face landmarker and the pictures say, frame by frame."""
+
+    landmarks: NDArray[np.float32]
+    """MediaPipe's, in pixels of the pictures that are fitted, [T, 478, 3]."""
+    scores: NDArray[np.float32]
+    """MediaPipe's blendshape scores, [T, 52]."""
+    colors: NDArray[np.generic] | None = None
+    """Blurred colours at the landmarks of the face (face_colors), 0..255, [T, 468, 3]; without
+    them the landmarks cannot be corrected."""
 
 
 @dataclass(frozen=True)
 class _Observed:
     landmarks: Tensor  # [T, 478, 2]
-    scores: Tensor  # [T, E]
+    prior: CodePrior
+
+
+def _observe(model: HeadModel, observations: Observations, config: FitConfig) -> _Observed:
+    """Landmarks and prior, corrected where there is a correction for the model."""
+    landmarks, scores = observations.landmarks, observations.scores
+    correction = load_landmark_correction(model.name) if config.correct_landmarks else None
+    if correction is not None and observations.colors is not None:
+        colors = observations.colors.astype(np.float32)
+        better = correction.correct(landmarks, scores, colors)
+        prior = corrected_prior(
+            torch.from_numpy(better.codes), torch.from_numpy(better.deviation), config
+        )
+        return _Observed(torch.from_numpy(better.landmarks), prior)
+    if config.correct_landmarks:
+        _LOG.info("head model '%s': landmarks are taken as the detector gives them", model.name)
+    return _Observed(
+        torch.from_numpy(np.ascontiguousarray(landmarks[..., :2])).float(),
+        code_prior(torch.from_numpy(scores).float(), config),
+    )
 
 
 class ClipFit:
@@ -91,7 +134,7 @@ class ClipFit:
             self._points,
             observed.landmarks[chosen],
             self._weights,
-            observed.scores[chosen],
+            observed.prior.at(chosen),
         )
         survey = replace(config, shared_frames=len(chosen))
         shared = fit_shared(
@@ -100,10 +143,8 @@ class ClipFit:
             survey,
             iterations=4,
             silhouette=part,
-            fit_focal=False,
         )
-        state = replace(self.state, shape=shared.shape)
-        return self._again(state)
+        return self._again(at_distance(replace(self.state, shape=shared.shape), config))
 
     def with_all_rims(self, rims: list[RimPoints], iterations: int = 4) -> ClipFit:
         """Solve poses and codes of every frame with its outline; the shape stays."""
@@ -112,31 +153,33 @@ class ClipFit:
 
     def _again(self, state: FitState, iterations: int = 4, rim: object | None = None) -> ClipFit:
         state = fit_frames(
-            state, self._points, self._observed.landmarks, self._weights, self._observed.scores,
+            state, self._points, self._observed.landmarks, self._weights, self._observed.prior,
             self._config, iterations=iterations, silhouette=rim,  # type: ignore[arg-type]
         )  # fmt: skip
         return ClipFit(self.model, self._space, state, self._size, self._observed, self._config)
 
     def landmark_rmse(self) -> float:
         """Root mean square of the landmark errors' coordinates, in inter-ocular distances."""
-        errors = landmark_residuals(self.state, self._points, self._observed.landmarks)
-        return float(errors.square().mean().sqrt())
+        seen = self._observed.landmarks
+        total = 0.0
+        for frames in torch.arange(len(seen)).split(_CHUNK):
+            errors = landmark_residuals(self.state.at(frames), self._points, seen[frames])
+            total += float(errors.double().square().sum())
+        return float(np.sqrt(total / seen.numel()))
 
 
 def fit_clip(
     model: HeadModel,
-    landmarks: NDArray[np.float32],
-    scores: NDArray[np.float32],
+    observations: Observations,
     size: tuple[int, int],
     centre: tuple[float, float],
     config: FitConfig,
 ) -> ClipFit:
-    """Fit to landmarks: shared identity, smooth offsets and focal length; poses and codes by frame.
+    """Fit to landmarks: shared identity and smooth offsets; poses and codes by frame.
 
     Args:
         model: the head model.
-        landmarks: MediaPipe's, [T, 478, 2 or 3] pixels.
-        scores: MediaPipe's blendshape scores in the model's order, [T, E].
+        observations: of T frames.
         size: width and height of the pictures.
         centre: principal point, pixels.
         config: weights.
@@ -145,11 +188,25 @@ def fit_clip(
     embedding = load_landmark_embedding(model)
     points = space.points(embedding.faces, embedding.barycentric)
     weights = landmark_weights(embedding.spread, config)
-    observed = _Observed(torch.from_numpy(landmarks[..., :2]).float(), torch.from_numpy(scores))
-    state = initial_state(points, observed.landmarks, size, centre, config)
-    arguments = (points, observed.landmarks, weights, observed.scores, config)
+    observed = _observe(model, observations, config)
+    state = initial_state(points, observed.landmarks, centre, config)
+    arguments = (points, observed.landmarks, weights, observed.prior, config)
     state = fit_frames(state, *arguments, iterations=4)
     for iterations in (4, 3):
         state = fit_shared(state, *arguments, iterations=iterations)
-        state = fit_frames(state, *arguments, iterations=4)
-    return ClipFit(model, space, state, size, observed, config)
+        state = fit_frames(at_distance(state, config), *arguments, iterations=4)
+    return ClipFit(model, space, at_distance(state, config), size, observed, config)
+
+
+def resume_clip(
+    model: HeadModel,
+    observations: Observations,
+    size: tuple[int, int],
+    centre: tuple[float, float],
+    config: FitConfig,
+    state: FitState,
+) -> ClipFit:
+    """The ClipFit that had ``state``, without solving anything; arguments as in fit_clip()."""
+    return ClipFit(
+        model, ShapeSpace(model), state, size, _observe(model, observations, config), config
+    )

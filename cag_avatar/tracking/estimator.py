@@ -18,9 +18,12 @@ from cag_avatar.errors import InputError
 from cag_avatar.head_models import ARKIT_NAMES, load_head_model
 from cag_avatar.tracking.face_landmarker import DetectedFace, FaceLandmarker
 from cag_avatar.tracking.fitting import (
+    CodePrior,
     FitConfig,
     FitState,
+    at_distance,
     code_prior,
+    corrected_prior,
     fit_frames,
     fit_shared,
     initial_state,
@@ -28,6 +31,7 @@ from cag_avatar.tracking.fitting import (
     landmark_weights,
     track_frame,
 )
+from cag_avatar.tracking.landmark_correction import face_colors, load_landmark_correction
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
 from cag_avatar.tracking.surface_basis import ShapeSpace, SurfacePoints
 
@@ -56,8 +60,8 @@ class EstimatorConfig:
     """Frames over which each score's resting value is followed."""
     iterations: int = 2
     """Gauss-Newton steps a frame."""
-    fit: FitConfig = field(default_factory=lambda: FitConfig(focal_ratio=1.4, smooth_code=0.1))
-    """Weights; whole camera pictures have a shorter focal length than head crops."""
+    fit: FitConfig = field(default_factory=lambda: FitConfig(smooth_code=0.1))
+    """Weights."""
 
     def __post_init__(self) -> None:
         for name in ("calibration_frames", "calibration_stride", "neutral_window", "iterations"):
@@ -86,13 +90,21 @@ class FaceEstimate:
 class _Operator:
     shape: Tensor
     focal: float
+    typical: NDArray[np.float64] | None
+    """Median features of the operator for the landmark correction."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    face: DetectedFace
+    colors: NDArray[np.float32]
 
 
 class ExpressionEstimator:
     """Estimates codes from the images of one camera; not for several threads at once.
 
     The mean head is used until enough frames of the operator are seen; then their own shape, which
-    is solved in a background thread.
+    is solved in a background thread. From then on landmarks are corrected as in the fit of a clip.
 
     Args:
         config: settings.
@@ -113,9 +125,11 @@ class ExpressionEstimator:
             embedding.faces, embedding.barycentric
         )
         self._weights = landmark_weights(embedding.spread, self._config.fit)
+        use = self._config.fit.correct_landmarks
+        self._correction = load_landmark_correction(model.name) if use else None
         self._landmarker = FaceLandmarker(video=True, model=self._config.landmarker)
         self._scores: deque[NDArray[np.float32]] = deque(maxlen=self._config.neutral_window)
-        self._kept: list[DetectedFace] = []
+        self._kept: list[_Seen] = []
         self._seen = 0
         self._size: tuple[int, int] | None = None
         self._state: FitState | None = None
@@ -153,15 +167,15 @@ class ExpressionEstimator:
             )
         face = faces[0]
         self._scores.append(face.scores)
-        self._calibrate(face)
-        landmarks = torch.from_numpy(face.landmarks[None, :, :2])
-        prior = self._prior()
+        seen = _Seen(face, face_colors(image, face.landmarks))
+        self._calibrate(seen)
+        landmarks, prior = self._observe(seen)
         state = self._start(landmarks) if self._state is None else self._state
         config, steps = self._config.fit, self._config.iterations
         if self._state is None:
             state = fit_frames(
-                state, self._points, landmarks, self._weights, prior[0], config,
-                iterations=6, prior=prior,
+                state, self._points, landmarks, self._weights, prior, config,
+                iterations=6,
             )  # fmt: skip
         else:
             state = track_frame(
@@ -190,17 +204,29 @@ class ExpressionEstimator:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _prior(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _observe(self, seen: _Seen) -> tuple[Tensor, CodePrior]:
+        face = seen.face
+        operator = self._operator
+        if self._correction is None or operator is None or operator.typical is None:
+            return torch.from_numpy(face.landmarks[None, :, :2]), self._prior()
+        better = self._correction.correct(
+            face.landmarks[None], face.scores[None], seen.colors[None], operator.typical
+        )
+        codes, deviation = torch.from_numpy(better.codes), torch.from_numpy(better.deviation)
+        prior = corrected_prior(codes, deviation, self._config.fit)
+        return torch.from_numpy(better.landmarks), prior
+
+    def _prior(self) -> CodePrior:
         # code_prior takes the resting values from the frames it is given; the newest is the last.
         enough = len(self._scores) >= self._config.calibration_frames
         recent = list(self._scores) if enough else [self._scores[-1]]
         mean, deviation, smooth = code_prior(torch.from_numpy(np.stack(recent)), self._config.fit)
-        return mean[-1:], deviation, smooth
+        return CodePrior(mean[-1:], deviation, smooth)
 
     def _start(self, landmarks: Tensor) -> FitState:
         assert self._size is not None
         centre = _middle(self._size)
-        state = initial_state(self._points, landmarks, self._size, centre, self._config.fit)
+        state = initial_state(self._points, landmarks, centre, self._config.fit)
         if self._operator is None:
             return state
         # The start assumes its own focal length: keep the head's size in the picture.
@@ -210,7 +236,7 @@ class ExpressionEstimator:
             state, shape=self._operator.shape, focal=self._operator.focal, translation=translation
         )
 
-    def _calibrate(self, face: DetectedFace) -> None:
+    def _calibrate(self, seen: _Seen) -> None:
         if self._operator is not None:
             return
         if self._pending is not None:
@@ -218,7 +244,7 @@ class ExpressionEstimator:
                 self._take_operator(self._pending)
             return
         if self._seen % self._config.calibration_stride == 0:
-            self._kept.append(face)
+            self._kept.append(seen)
         self._seen += 1
         if len(self._kept) >= self._config.calibration_frames and self._size is not None:
             self._pending = self._pool.submit(self._solve_operator, list(self._kept), self._size)
@@ -241,14 +267,24 @@ class ExpressionEstimator:
         _LOG.info("operator's shape solved from %d frames", len(self._kept))
 
     @torch.no_grad()
-    def _solve_operator(self, faces: list[DetectedFace], size: tuple[int, int]) -> _Operator:
-        landmarks = torch.from_numpy(np.stack([f.landmarks[:, :2] for f in faces]))
-        scores = torch.from_numpy(np.stack([f.scores for f in faces]))
-        state = initial_state(self._points, landmarks, size, _middle(size), self._config.fit)
-        arguments = (self._points, landmarks, self._weights, scores, self._config.fit)
+    def _solve_operator(self, seen: list[_Seen], size: tuple[int, int]) -> _Operator:
+        config = self._config.fit
+        found = np.stack([s.face.landmarks for s in seen])
+        scores = np.stack([s.face.scores for s in seen])
+        landmarks = torch.from_numpy(np.ascontiguousarray(found[..., :2]))
+        prior, typical = code_prior(torch.from_numpy(scores), config), None
+        if self._correction is not None:
+            colors = np.stack([s.colors for s in seen])
+            typical = np.median(self._correction.features(found, scores, colors)[0], axis=0)
+            better = self._correction.correct(found, scores, colors, typical)
+            landmarks = torch.from_numpy(better.landmarks)
+            codes, deviation = torch.from_numpy(better.codes), torch.from_numpy(better.deviation)
+            prior = corrected_prior(codes, deviation, config)
+        state = initial_state(self._points, landmarks, _middle(size), config)
+        arguments = (self._points, landmarks, self._weights, prior, config)
         state = fit_frames(state, *arguments, iterations=3)
-        state = fit_shared(state, *arguments, iterations=4)
-        return _Operator(state.shape, state.focal)
+        state = at_distance(fit_shared(state, *arguments, iterations=4), config)
+        return _Operator(state.shape, state.focal, typical)
 
 
 def _middle(size: tuple[int, int]) -> tuple[float, float]:

@@ -10,8 +10,8 @@ by iteratively re-weighted least squares with the Geman-McClure weight.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,10 +22,13 @@ from cag_avatar.head_models.base import MAX_GAZE_PITCH, MAX_GAZE_YAW
 from cag_avatar.tracking.surface_basis import SurfacePoints
 
 __all__ = [
+    "CodePrior",
     "FitConfig",
     "FitState",
     "Silhouette",
+    "at_distance",
     "code_prior",
+    "corrected_prior",
     "fit_frames",
     "fit_shared",
     "initial_state",
@@ -62,10 +65,14 @@ class FitConfig:
     """The same of the head rotation, radians."""
     smooth_translation: float = 0.01
     """The same of the head translation, metres."""
-    focal_ratio: float = 2.0
-    """Prior mean of the focal length, in the longer sides of the picture."""
-    focal_deviation: float = 0.15
-    """Prior deviation of the logarithm of the focal length."""
+    correct_landmarks: bool = True
+    """Correct the landmarker's known errors where a correction for the head model is at hand."""
+    distance: float = 0.86
+    """Distance of the head from the camera where the focal length is not known, metres; the median
+    over the clip. A head alone does not tell it: focal length and distance trade off, and the
+    landmarks' own vote is off by a quarter."""
+    focal_length: float | None = None
+    """Focal length in pixels of the picture that is fitted, where it is known."""
     silhouette_deviation: float = 0.02
     """Noise of a silhouette point along its normal, in inter-ocular distances."""
     effective_silhouette: float = 40.0
@@ -75,7 +82,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value > 0:
+            if not isinstance(value, bool) and value is not None and not value > 0:
                 raise InputError(f"fit: {name} = {value} must be positive")
 
 
@@ -89,8 +96,6 @@ class FitState:
     """Focal length, pixels."""
     centre: tuple[float, float]
     """Principal point, pixels."""
-    focal_prior: float
-    """Prior mean of the focal length, pixels."""
     rotation: Tensor
     """Head rotation, canonical to camera space, [T, 3, 3]."""
     translation: Tensor
@@ -132,6 +137,21 @@ class Silhouette:
         return Silhouette(*(getattr(self, f)[frames] for f in self.__dataclass_fields__))
 
 
+class CodePrior(NamedTuple):
+    """What is expected of the codes before the landmarks are looked at."""
+
+    mean: Tensor
+    """[T, E]."""
+    deviation: Tensor
+    """Standard deviation of a coefficient from its mean, [E]."""
+    smooth: Tensor
+    """Of a coefficient from the mean of its neighbours in time, [E]."""
+
+    def at(self, frames: Tensor) -> CodePrior:
+        """The prior of some frames."""
+        return CodePrior(self.mean[frames], self.deviation, self.smooth)
+
+
 @dataclass(frozen=True)
 class _Priors:
     mean: Tensor  # [T, E] of the code
@@ -150,8 +170,8 @@ def landmark_weights(spread: Tensor, config: FitConfig) -> Tensor:
     return weight * config.effective_landmarks / len(weight)
 
 
-def code_prior(scores: Tensor, config: FitConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Prior mean [T, E], its deviation [E] and the temporal deviation [E] from MediaPipe's scores.
+def code_prior(scores: Tensor, config: FitConfig) -> CodePrior:
+    """Prior from MediaPipe's scores [T, 52] alone.
 
     A score that never falls to zero in a clip is a bias of the face (frowning brows, narrow eyes),
     so its fifth percentile counts as neutral. Gaze is left to the irises.
@@ -168,26 +188,30 @@ def code_prior(scores: Tensor, config: FitConfig) -> tuple[Tensor, Tensor, Tenso
             deviation[index] = 1.0
         if name in ("tongueOut", "cheekPuff", "jawForward"):  # hardly seen by landmarks
             deviation[index] = 0.05
-    return mean, deviation, smooth
+    return CodePrior(mean, deviation, smooth)
+
+
+def corrected_prior(codes: Tensor, deviation: Tensor, config: FitConfig) -> CodePrior:
+    """Prior from the codes [T, 52] and their deviations [52] of a LandmarkCorrection."""
+    smooth = torch.full_like(deviation, config.smooth_code)
+    smooth[[i for name, i in ARKIT_INDEX.items() if name.startswith("eye")]] *= 5
+    return CodePrior(codes, deviation, smooth)
 
 
 def initial_state(
     points: SurfacePoints,
     landmarks: Tensor,
-    size: tuple[int, int],
     centre: tuple[float, float],
     config: FitConfig,
 ) -> FitState:
-    """Start: mean shape, zero code, a guess of the focal length, pose by scaled orthography.
+    """Start: mean shape, zero code, pose by scaled orthography; see FitConfig.distance.
 
     Args:
         points: the landmarks' surface points.
         landmarks: detections [T, 478, 2] in pixels.
-        size: width and height of the picture.
         centre: principal point in pixels.
-        config: gives the prior of the focal length.
+        config: gives distance or focal length.
     """
-    focal = config.focal_ratio * max(size)
     model = points.mean[:_FIRST_IRIS]
     model_mean = model.mean(0)
     centred = model - model_mean
@@ -201,13 +225,15 @@ def initial_state(
     rotation = torch.stack(
         [rows[:, 0], rows[:, 1], torch.linalg.cross(rows[:, 0], rows[:, 1])], dim=1
     )
-    depth = focal / s.mean(1)
+    scale = s.mean(1)  # pixels per metre
+    focal = config.focal_length or config.distance * float(scale.median())
+    depth = focal / scale
     xy = (image_mean - image.new_tensor(centre)) / focal * depth[:, None]
     at = torch.cat([xy, depth[:, None]], 1)
     translation = at - (rotation @ model_mean[:, None])[..., 0]
     code = torch.zeros(len(landmarks), points.expression.shape[0])
     shape = torch.zeros(points.shape.shape[0])
-    return FitState(shape, focal, centre, focal, rotation, translation, code)
+    return FitState(shape, focal, centre, rotation, translation, code)
 
 
 def fit_shared(
@@ -215,25 +241,23 @@ def fit_shared(
     points: SurfacePoints,
     landmarks: Tensor,
     weights: Tensor,
-    scores: Tensor,
+    prior: CodePrior,
     config: FitConfig,
     *,
     iterations: int,
     silhouette: Silhouette | None = None,
-    fit_focal: bool = True,
 ) -> FitState:
-    """Solve shape, focal length, poses and codes of a spread of frames together.
+    """Solve shape, poses and codes of a spread of frames together; the focal length stays.
 
     Args:
         state: start, of all T frames.
         points: surface points of the landmarks.
         landmarks: [T, 478, 2] pixels.
         weights: inverse variances [478].
-        scores: MediaPipe's scores [T, E].
+        prior: of the codes of all T frames.
         config: weights.
         iterations: Gauss-Newton steps.
         silhouette: optional rim points of all T frames.
-        fit_focal: let the focal length move.
 
     Returns:
         The state of all T frames, poses and codes of the other frames as they came.
@@ -241,24 +265,17 @@ def fit_shared(
     total = len(landmarks)
     count = min(config.shared_frames, total)
     chosen = torch.linspace(0, total - 1, count).round().long().unique()
-    mean, deviation, smooth = code_prior(scores, config)
-    priors = _Priors(mean[chosen], deviation, smooth, config, temporal=False)
+    priors = _Priors(*prior.at(chosen), config, temporal=False)
     part = state.at(chosen)
     rim = silhouette.at(chosen) if silhouette is not None else None
-    prior = float(np.log(state.focal_prior))
     for _ in range(iterations):
-        part = _shared_step(part, points, landmarks[chosen], weights, priors, rim, fit_focal, prior)
+        part = _shared_step(part, points, landmarks[chosen], weights, priors, rim)
     rotation, translation, code = (
         state.rotation.clone(), state.translation.clone(), state.code.clone()
     )  # fmt: skip
     rotation[chosen], translation[chosen], code[chosen] = (
         part.rotation, part.translation, part.code
     )  # fmt: skip
-    # A new focal length moves every head along its ray: keep the others' size in the picture.
-    if fit_focal:
-        others = torch.ones(total, dtype=torch.bool)
-        others[chosen] = False
-        translation[others, 2] *= part.focal / state.focal
     return replace(part, rotation=rotation, translation=translation, code=code)
 
 
@@ -267,25 +284,23 @@ def fit_frames(
     points: SurfacePoints,
     landmarks: Tensor,
     weights: Tensor,
-    scores: Tensor,
+    prior: CodePrior,
     config: FitConfig,
     *,
     iterations: int,
     silhouette: Silhouette | None = None,
-    prior: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> FitState:
     """Solve pose and code of every frame with shape and focal length fixed.
 
     Frames are coupled to the mean of their neighbours from the step before. Arguments as in
-    :func:`fit_shared`; ``prior`` replaces :func:`code_prior` (mean [T, E], deviations [E] twice).
+    :func:`fit_shared`.
     """
-    mean, deviation, smooth = prior if prior is not None else code_prior(scores, config)
     temporal = len(landmarks) > 2
     for _ in range(iterations):
         solved = []
         for start in range(0, len(landmarks), _CHUNK):
             frames = torch.arange(start, min(start + _CHUNK, len(landmarks)))
-            priors = _Priors(mean[frames], deviation, smooth, config, temporal)
+            priors = _Priors(*prior.at(frames), config, temporal)
             neighbours = _neighbours(state, frames) if temporal else None
             rim = silhouette.at(frames) if silhouette is not None else None
             solved.append(
@@ -307,7 +322,7 @@ def track_frame(
     points: SurfacePoints,
     landmarks: Tensor,
     weights: Tensor,
-    prior: tuple[Tensor, Tensor, Tensor],
+    prior: CodePrior,
     config: FitConfig,
     *,
     iterations: int = 2,
@@ -319,16 +334,26 @@ def track_frame(
         points: surface points of the landmarks.
         landmarks: [1, 478, 2] pixels.
         weights: inverse variances [478].
-        prior: mean [1, E], deviation [E] and temporal deviation [E] of the code.
+        prior: of the code, mean [1, E].
         config: weights.
         iterations: Gauss-Newton steps.
     """
-    mean, deviation, smooth = prior
     state = previous
     for _ in range(iterations):
-        priors = _Priors(mean, deviation, smooth, config)
+        priors = _Priors(*prior, config)
         state = _frame_step(state, points, landmarks, weights, priors, None, previous)
     return state
+
+
+def at_distance(state: FitState, config: FitConfig) -> FitState:
+    """Move all heads so that their median distance is that of the config, and the focal length
+    with it: sizes in the picture stay. With a known focal length nothing moves."""
+    if config.focal_length is not None:
+        return state
+    ratio = config.distance / float(state.translation[:, 2].median())
+    translation = state.translation.clone()
+    translation[:, 2] *= ratio
+    return replace(state, focal=state.focal * ratio, translation=translation)
 
 
 def landmark_residuals(state: FitState, points: SurfacePoints, landmarks: Tensor) -> Tensor:
@@ -408,7 +433,6 @@ class _Rows:
     by_frame: Tensor
     weight: Tensor
     project: Tensor  # [T, N, 2 or 1, 3]: picture Jacobian times rotation, for the shared variables
-    by_focal: Tensor  # [T, R] by the logarithm of the focal length
 
 
 def _landmark_rows(
@@ -434,14 +458,12 @@ def _landmark_rows(
     weight = weights * facing
     squared = residual.square().sum(-1) * weights / weights.max() / config.landmark_deviation**2
     weight = weight * _robust(squared, config.robust_scale)
-    centre = camera.new_tensor(state.centre) / unit[:, None, None]
     count = len(residual)
     return _Rows(
         residual.reshape(count, -1),
         by_frame.reshape(count, -1, by_frame.shape[-1]),
         weight.repeat_interleave(2, dim=1),
         turned,
-        (pixels - centre).reshape(count, -1),
     )
 
 
@@ -470,10 +492,8 @@ def _silhouette_rows(
     present = rim.weight.sum(1, keepdim=True).clamp(min=1.0)
     weight = rim.weight * config.effective_silhouette / present / config.silhouette_deviation**2
     weight = weight * _robust((residual / config.silhouette_deviation) ** 2, config.robust_scale)
-    centre = rest.new_tensor(state.centre) / unit[:, None, None]
-    by_focal = ((pixels - centre) * rim.normal).sum(-1)
     project = torch.einsum("tkj,tjc->tkc", row, state.rotation)[:, :, None]
-    return _Rows(residual, by_frame, weight, project, by_focal), rest
+    return _Rows(residual, by_frame, weight, project), rest
 
 
 def _frame_normal(
@@ -576,12 +596,10 @@ def _shared_step(
     weights: Tensor,
     priors: _Priors,
     rim: Silhouette | None,
-    fit_focal: bool,
-    log_focal_prior: float,
 ) -> FitState:
     size = len(state.shape)
-    shared = torch.zeros(size + 1, size + 1)
-    right = torch.zeros(size + 1)
+    shared = torch.zeros(size, size)
+    right = torch.zeros(size)
     eliminated = []
     rest = points.rest(state.shape)
     config = priors.config
@@ -597,9 +615,8 @@ def _shared_step(
             rows.append(row)
             bases.append(torch.einsum("tkij,tskj->tkis", row.project, edge.shape).flatten(1, 2))
         matrix, frame_right = _frame_normal(rows, part, local, None)
-        cross = torch.zeros(len(frames), 6 + state.code.shape[1], size + 1)
-        for r, basis in zip(rows, bases, strict=True):
-            by_shared = torch.cat([basis, r.by_focal[..., None]], -1)
+        cross = torch.zeros(len(frames), 6 + state.code.shape[1], size)
+        for r, by_shared in zip(rows, bases, strict=True):
             weighted = by_shared * r.weight[..., None]
             flat = weighted.flatten(0, 1)
             shared += flat.T @ by_shared.flatten(0, 1)
@@ -612,11 +629,8 @@ def _shared_step(
     # Unit-variance prior on the shape; the frames measure it many times, with correlated errors.
     shared /= len(landmarks) ** 0.5
     right /= len(landmarks) ** 0.5
-    diagonal = torch.ones(size + 1)
-    diagonal[-1] = config.focal_deviation**-2 if fit_focal else 1e9
-    shared += torch.diag(diagonal)
-    right[:-1] -= state.shape
-    right[-1] += (log_focal_prior - float(np.log(state.focal))) * diagonal[-1] if fit_focal else 0
+    shared += torch.eye(size)
+    right -= state.shape
     step = torch.linalg.solve(shared, right)
     code = state.code
     frame_steps = []
@@ -624,8 +638,4 @@ def _shared_step(
         own = code[index * 8 : index * 8 + 8]
         frame_steps.append(_solve_bounded(matrix, frame_right - cross @ step, own))
     moved = _apply(state, torch.cat(frame_steps))
-    return replace(
-        moved,
-        shape=state.shape + step[:-1],
-        focal=float(state.focal * np.exp(np.clip(float(step[-1]), -0.2, 0.2))),
-    )
+    return replace(moved, shape=state.shape + step)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -184,10 +185,9 @@ class LandmarkCorrection:
         self.head_model = head_model
         self.protocol = protocol or {}
         self._stored = arrays
-        self._a = {
-            name: value.astype(np.int64 if name in ("skin", "typical") else np.float64)
-            for name, value in arrays.items()
-        }
+        self._a = {name: value.astype(np.float64) for name, value in arrays.items()}
+        self._skin = arrays["skin"].astype(np.int64)
+        self._typical = int(arrays["typical"])
 
     def features(
         self,
@@ -196,15 +196,15 @@ class LandmarkCorrection:
         colors: NDArray[np.float32],
     ) -> tuple[NDArray[np.float64], FaceFrame]:
         """As :func:`landmark_features`, with the mean head that this network was trained with."""
-        return landmark_features(self._a["mean"], self._a["skin"], landmarks, scores, colors)
+        return landmark_features(self._a["mean"], self._skin, landmarks, scores, colors)
 
     def inputs(
         self, features: NDArray[np.float64], typical: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """The network's input [T, K + typical + 5] from features [T, 1497] and the clip's [1497]."""
+        """The network's input [T, K + typical + 5]; features [T, 1497] and the clip's [1497]."""
         deviation = (features - typical) @ self._a["basis"].T
         offset = typical - self._a["centre"]
-        kept = (self._a["basis"] @ offset)[: int(self._a["typical"])]
+        kept = (self._a["basis"] @ offset)[: self._typical]
         clip = np.concatenate([kept, offset[-_NUM_LIGHT:]])
         return np.concatenate([deviation, np.tile(clip, (len(features), 1))], 1)
 
@@ -225,7 +225,7 @@ class LandmarkCorrection:
         """
         features, frame = self.features(landmarks, scores, colors)
         middle = np.median(features, axis=0) if typical is None else typical
-        value = self.inputs(features, middle)
+        value: NDArray[Any] = self.inputs(features, middle)
         for layer in (0, 1):
             value = value @ self._a[f"weight{layer}"].T + self._a[f"bias{layer}"]
             value = value / (1.0 + np.exp(-value))

@@ -10,7 +10,9 @@ from scipy.linalg import eigh
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from cag_avatar.errors import InputError
 from cag_avatar.head_models.base import REGIONS, HeadModel
+from cag_avatar.head_models.linear import LinearHeadModel
 
 __all__ = ["ShapeSpace", "SurfacePoints", "smooth_offset_modes"]
 
@@ -121,6 +123,15 @@ class SurfacePoints:
         return self.mean + torch.einsum("s,snc->nc", shape, self.shape)
 
 
+def _expression_basis(model: HeadModel) -> Tensor:
+    if not isinstance(model, LinearHeadModel):
+        raise InputError(
+            f"head model '{model.name}': only linear head models are fitted to videos; fit 'anny', "
+            "or import a dataset that was tracked with this model"
+        )
+    return model.expression_basis
+
+
 class ShapeSpace:
     """Identity basis and smooth offsets of a head model as one unit-variance shape vector.
 
@@ -155,6 +166,6 @@ class ShapeSpace:
         return SurfacePoints(
             at(self.model.vertices[None])[0],
             torch.cat([identity, offsets]),
-            at(self.model.expression_basis),
+            at(_expression_basis(self.model)),
             eye,
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -37,7 +38,7 @@ def test_channels_survive_as_rgb(tmp_path, tiny_dataset):
     plane = np.full((TINY_SIZE, TINY_SIZE), 255, np.uint8)
     with DatasetWriter.create(tmp_path / "red") as writer:
         for _ in range(TINY_FRAMES):
-            writer.add_frame(image, plane, plane)
+            writer.add_frame(image, plane, plane // 255)
         writer.finish(tiny_dataset.info, tiny_dataset.tracking)
     target = Dataset.open(tmp_path / "red").frame(0).target(torch.ones(3))
     assert target[5, 5].tolist() == pytest.approx([200 / 255, 0, 0])
@@ -67,6 +68,9 @@ def test_splits():
         split_frames(20, "blocks")
     with pytest.raises(InputError, match="unknown 'first'"):
         split_frames(20, "first")
+    assert split_frames(4, "source", [3, 1]) == ([0, 2], [1, 3])
+    with pytest.raises(InputError, match="names no held-out frames"):
+        split_frames(4, "source")
 
 
 def _edit(path, **changes):
@@ -77,7 +81,7 @@ def _edit(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, "dataset.json: version 2, this program reads 1"),
+        ({"version": 1}, "dataset.json: version 1, this program reads 2"),
         ({"format": "x"}, "dataset.json: format"),
         ({"frames": -1}, "field 'frames'"),
         ({"camera": {"width": 3}}, "camera needs"),
@@ -88,6 +92,23 @@ def _edit(path, **changes):
 def test_bad_text_is_named(copied, changes, message):
     _edit(copied, **changes)
     with pytest.raises(InputError, match=message):
+        Dataset.open(copied)
+
+
+def test_an_imported_dataset_keeps_its_split_and_needs_no_landmarks(copied):
+    dataset = Dataset.open(copied)
+    file = copied / "tracking.safetensors"
+    tensors = load_file(file)
+    del tensors["landmarks"]
+    save_file(tensors, file)
+    imported = {"format": "insta", "missing": ["jaw"]}
+    opened = dataset.with_info(replace(dataset.info, held_out=(4, 2), imported=imported))
+    assert opened.tracking.landmarks is None
+    assert opened.split("source")[1] == [2, 4]
+    assert Dataset.open(copied).info == opened.info
+    assert opened.info.imported == imported
+    _edit(copied, held_out=[TINY_FRAMES])
+    with pytest.raises(InputError, match="'held_out'"):
         Dataset.open(copied)
 
 
@@ -106,9 +127,34 @@ def test_missing_or_broken_files_are_named(copied):
 
 
 def test_wrong_picture_size_is_named(copied):
-    cv2.imwrite(str(copied / "mouth" / "00000.png"), np.zeros((8, 9), np.uint8))
+    cv2.imwrite(str(copied / "parsing" / "00000.png"), np.zeros((8, 9), np.uint8))
     with pytest.raises(InputError, match=r"00000.png: 9x8 pixels, dataset.json says 72x72"):
         Dataset.open(copied)
+
+
+def test_unknown_part_labels_are_named(copied):
+    cv2.imwrite(str(copied / "parsing" / "00000.png"), np.full((72, 72), 7, np.uint8))
+    with pytest.raises(InputError, match="00000.png: holds label 7, the largest is 6"):
+        Dataset.open(copied)
+
+
+def test_parts_by_name(copied):
+    plane = np.zeros((72, 72), np.uint8)
+    plane[10:60, 10:60] = 1
+    plane[20:24, 30:36] = 2
+    plane[40:50, 20:40] = 4
+    plane[43:46, 22:38] = 5
+    plane[43:44, 25:35] = 6
+    cv2.imwrite(str(copied / "parsing" / "00001.png"), plane)
+    frame = Dataset.open(copied).frame(1)
+    np.testing.assert_array_equal(frame.parsing.numpy(), plane)
+    np.testing.assert_array_equal(frame.mouth.numpy(), (plane >= 4).astype(np.float32))
+    np.testing.assert_array_equal(frame.mask("eye_left", "teeth").numpy(), np.isin(plane, (2, 6)))
+    with pytest.raises(KeyError, match="no part 'nose'"):
+        frame.mask("nose")
+    small = Dataset.open(copied).frame(1, size=36)
+    assert set(np.unique(small.parsing.numpy())) <= set(range(7))
+    np.testing.assert_array_equal(small.mask("lips").numpy()[20:21, 10:20], True)
 
 
 def test_bad_tensors_are_named(copied):
@@ -158,8 +204,41 @@ def test_frames_must_fit(tmp_path, tiny_dataset):
     plane = np.zeros((8, 8), np.uint8)
     with pytest.raises(ValueError, match="do not fit"), DatasetWriter.create(tmp_path / "a") as w:
         w.add_frame(np.zeros((8, 9, 3), np.uint8), plane, plane)
+    with pytest.raises(ValueError, match="part labels"), DatasetWriter.create(tmp_path / "c") as w:
+        w.add_frame(np.zeros((8, 8, 3), np.uint8), plane, plane + np.uint8(255))
     with (
         pytest.raises(ValueError, match="tracked frames"),
         DatasetWriter.create(tmp_path / "b") as w,
     ):
         w.finish(DatasetInfo(tiny_dataset.info.camera, 10.0, "x"), tiny_dataset.tracking)
+
+
+def test_frames_with_a_covered_mouth_are_in_no_split(copied, caplog):
+    caplog.set_level("INFO")
+    file = copied / "tracking.safetensors"
+    reliability = np.ones((TINY_FRAMES, 3), np.float32)
+    reliability[[2, 13], 0] = 0.4
+    reliability[5, 1] = 0.0  # an eye does not matter
+    source = np.arange(TINY_FRAMES, dtype=np.int64) * 2
+    save_file(load_file(file) | {"reliability": reliability, "source_frames": source}, file)
+    dataset = Dataset.open(copied)
+    assert dataset.tracking.source_frames.dtype == np.int64
+    np.testing.assert_array_equal(dataset.tracking.source_frames, source)
+    train, held_out = dataset.split("last")
+    assert train == [0, 1, *range(3, 12)]
+    assert held_out == [12, 14]
+    assert "2 frames with a covered mouth are left out" in caplog.text
+    reliability[12:, 0] = 0
+    save_file(load_file(file) | {"reliability": reliability}, file)
+    with pytest.raises(InputError, match="the mouth is covered in 4 of 15 frames"):
+        Dataset.open(copied).split("last")
+
+
+def test_tensors_that_older_datasets_lack_have_defaults(copied):
+    file = copied / "tracking.safetensors"
+    values = load_file(file)
+    del values["reliability"], values["source_frames"]
+    save_file(values, file)
+    tracking = Dataset.open(copied).tracking
+    np.testing.assert_array_equal(tracking.source_frames, np.arange(TINY_FRAMES))
+    assert (tracking.reliability == 1).all()

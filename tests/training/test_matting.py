@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import pytest
 from cag_avatar_training.matting import (
-    OUTER_LIP,
     MatteConfig,
     estimate_foreground,
     matte_clip,
-    mouth_mask,
 )
 from cag_avatar_training.matting.background import estimate_plate
-from cag_avatar_training.matting.closed_form import solve_alpha, upsample_alpha
+from cag_avatar_training.matting.closed_form import (
+    load_pymatting,
+    solve_alpha,
+    upsample_alpha,
+)
+from cag_avatar_training.matting.laplacian import laplacian_rows
+from cag_avatar_training.matting.shoulders import cut_shoulders, find_neck_line
 from cag_avatar_training.matting.temporal import steady_alpha
 
 from cag_avatar.errors import InputError
@@ -167,6 +172,60 @@ def test_border_line_is_ignored(plain):
     assert min(iou(a, b) for a, b in zip(alpha, true, strict=True)) > 0.97
 
 
+def test_frames_are_let_go():
+    clip = draw_clip("flat", count=6)
+    given: list[weakref.ref] = []
+
+    class Picture(np.ndarray):
+        """An array that can be watched."""
+
+    most = 0
+
+    def frame(i):
+        nonlocal most
+        picture = clip.frames[i % 6].copy().view(Picture)
+        given.append(weakref.ref(picture))
+        most = max(most, sum(ref() is not None for ref in given))
+        return picture
+
+    config = MatteConfig(working_size=96, survey_frames=24, colour_model_frames=4)
+    count = 0
+    for _ in matte_clip(frame, lambda i: clip.labels[i % 6], 24, config, workers=1):
+        count += 1
+    assert count == 24
+    assert most <= 6
+
+
+def test_shoulders_are_cut_along_the_neck(plain):
+    clip, kept = plain
+    cut = clip.matte(MatteConfig(**{**vars(CONFIG), "shoulders": "cut"}))
+    line = find_neck_line(clip.labels[0])
+    assert line is not None
+    slope, height = line
+    rows = np.arange(SIZE)[:, None] + 0.5
+    above = slope * (np.arange(SIZE) + 0.5) + height - rows
+    assert 165 < height + slope * 96 < 180  # the drawn neck ends in an arc from there to there
+    assert (cut[0][above < 0] == 0).all()
+    far = above > 20
+    np.testing.assert_array_equal(cut[0][far], kept[0][far])
+    column = cut[0][:, 96].astype(int)
+    assert (np.diff(column[100:]) <= 0).all()
+    assert np.diff(column).min() > -60  # soft
+    assert find_neck_line(np.full((20, 20), -1)) is None
+
+
+def test_a_head_at_a_slant_has_a_slanted_neck_line():
+    labels = np.full((100, 100), REGIONS.index("neck"))
+    rows, columns = np.mgrid[0:100, 0:100] + 0.5
+    labels[rows > 60 + 0.25 * (columns - 50)] = REGIONS.index("shoulders")
+    slope, height = find_neck_line(labels)
+    assert slope == pytest.approx(0.25, abs=0.01)
+    assert slope * 50 + height == pytest.approx(60, abs=0.6)
+    alpha = cut_shoulders(np.full((100, 100), 255, np.uint8), (slope, height), 80)
+    assert alpha[55, 90] > 200
+    assert alpha[62, 10] == 0
+
+
 def test_streams_and_reports_progress():
     clip = draw_clip("flat", count=5)
     reads, steps = [], []
@@ -221,6 +280,12 @@ def test_empty_clip_and_bad_settings_are_refused():
         next(matte_clip(lambda i: None, lambda i: None, 0))
     with pytest.raises(InputError, match="working_size"):
         MatteConfig(working_size=10)
+    with pytest.raises(InputError, match="method 'magic' is unknown"):
+        MatteConfig(method="magic")
+    with pytest.raises(InputError, match="matte.rvm"):
+        MatteConfig(method="rvm")
+    with pytest.raises(InputError, match="matte.bisenet"):
+        MatteConfig(parsing="bisenet")
     with pytest.raises(InputError, match="temporal_weight"):
         MatteConfig(temporal_weight=-1.0)
     with pytest.raises(InputError, match="colour_model_frames"):
@@ -255,6 +320,19 @@ def test_closed_form_alpha_recovers_a_mixture():
     nothing = np.zeros((30, 40), np.float32)
     solved = solve_alpha(image, alpha > 0.5, unknown, nothing, nothing)
     np.testing.assert_allclose(solved, alpha, atol=0.03)
+
+
+def test_laplacian_rows_are_those_of_the_whole_laplacian():
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 255, (23, 31, 3), dtype=np.uint8)
+    unknown = rng.random((23, 31)) < 0.2
+    whole = load_pymatting("laplacian.cf_laplacian").cf_laplacian(
+        image / 255.0, epsilon=1e-5, is_known=~unknown
+    )
+    values, columns = laplacian_rows(image, unknown, 1e-5)
+    rows = np.zeros((len(values), unknown.size))
+    np.add.at(rows, (np.arange(len(values))[:, None], columns), values)
+    np.testing.assert_allclose(rows, whole.toarray()[unknown.ravel()], atol=1e-12)
 
 
 def test_prior_moves_alpha_where_it_is_trusted():
@@ -300,37 +378,3 @@ def test_foreground_loses_the_old_background(plain):
     assert np.abs(own[rows, columns] - hair).mean() < 0.35 * before
     with pytest.raises(InputError, match="differ in size"):
         estimate_foreground(frame, alpha[:-1])
-
-
-def lips(centre=(100.0, 120.0), radii=(30.0, 12.0)) -> np.ndarray:
-    points = np.zeros((478, 3), np.float32)
-    angle = np.linspace(np.pi, -np.pi, len(OUTER_LIP), endpoint=False)
-    points[list(OUTER_LIP), 0] = centre[0] + radii[0] * np.cos(angle)
-    points[list(OUTER_LIP), 1] = centre[1] + radii[1] * np.sin(angle)
-    return points
-
-
-def test_mouth_mask_covers_the_lips():
-    mask = mouth_mask(lips(), 200, 220, dilate=0.0)
-    assert mask.shape == (220, 200)
-    assert set(np.unique(mask)) == {0, 255}
-    area = 0.5 * len(OUTER_LIP) * np.sin(2 * np.pi / len(OUTER_LIP)) * 30 * 12
-    assert abs((mask > 0).sum() / area - 1) < 0.1
-    y, x = np.nonzero(mask)
-    assert abs(x.mean() + 0.5 - 100) < 0.6
-    assert abs(y.mean() + 0.5 - 120) < 0.6
-    wider = mouth_mask(lips(), 200, 220, dilate=0.1)
-    assert (wider[mask > 0] == 255).all()
-    assert np.ptp(np.nonzero(wider)[1]) == np.ptp(x) + 12
-
-
-def test_mouth_mask_may_leave_the_picture_and_refuses_bad_landmarks():
-    assert mouth_mask(lips((-500.0, 0.0)), 64, 64).sum() == 0
-    with pytest.raises(InputError, match="shape"):
-        mouth_mask(np.zeros((68, 2)), 64, 64)
-    broken = lips()
-    broken[61] = np.nan
-    with pytest.raises(InputError, match="not finite"):
-        mouth_mask(broken, 64, 64)
-    with pytest.raises(InputError, match="dilate"):
-        mouth_mask(lips(), 64, 64, dilate=-1.0)

@@ -46,7 +46,7 @@ def dataset_of(truth: Truth, folder: Path, change: Change | None = None, shift: 
     with DatasetWriter.create(folder) as writer:
         for t in FRAMES:
             cut = np.s_[y : y + size, x + shift : x + size + shift]
-            inside = np.isin(truth.regions(t)[cut], mouth).astype(np.uint8) * 255
+            inside = np.isin(truth.regions(t)[cut], mouth).astype(np.uint8) * np.uint8(4)
             writer.add_frame(np.zeros((size, size, 3), np.uint8), truth.alpha(t)[cut], inside)
         tracking = Tracking(
             **values,

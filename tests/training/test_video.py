@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import wave
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from cag_avatar_training.video import VideoInfo, probe_video, read_frames
+from cag_avatar_training.video import VideoInfo, probe_video, read_frames, read_video
 from numpy.typing import NDArray
 
 from cag_avatar.errors import InputError
@@ -150,3 +151,79 @@ def test_a_damaged_file_is_read_up_to_the_damage(
     path.write_bytes(data)
     assert len(list(read_frames(info))) == 6
     assert "a.mp4: damaged after frame 5" in caplog.text
+
+
+def test_times_are_those_of_presentation(tmp_path: Path) -> None:
+    """A phone's frame rate varies: the times come from the file."""
+    times = [0, 33, 66, 100, 200, 400, 433, 466, 1000, 1033]  # milliseconds
+    path = tmp_path / "phone.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for k, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(gradient(96, 64, 20 * k), format="rgb24")
+            frame.pts, frame.time_base = time + 500, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    frames = list(read_video(probe_video(path)))
+    assert [frame.number for frame in frames] == list(range(10))
+    found = [frame.time for frame in frames]
+    np.testing.assert_allclose(found, np.array(times) / 1000, atol=2e-3)
+    assert frames[0].alpha is None
+
+
+def test_times_that_do_not_grow_are_made_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import cag_avatar_training.video as module
+
+    path = write_video(tmp_path / "a.mp4", [gradient(96, 64)] * 5, fps=10)
+    info = probe_video(path)
+    real = module._decoded
+
+    def shuffled(*arguments: object) -> object:
+        for frame, pts in zip(real(*arguments), (0, None, 1, 1, 9), strict=True):  # type: ignore[arg-type]
+            frame.pts, frame.time_base = pts, Fraction(1, 10)
+            yield frame
+
+    monkeypatch.setattr(module, "_decoded", shuffled)
+    found = [frame.time for frame in read_video(info)]
+    np.testing.assert_allclose(found, [0, 0.1, 0.2, 0.3, 0.9])
+    assert caplog.text.count("no presentation time, or not a later one") == 1
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixels", "suffix", "given"),
+    [
+        ("png", "rgba", "mov", "rgba"),
+        ("qtrle", "argb", "mov", "rgba"),
+        ("prores_ks", "yuva444p10le", "mov", "rgba"),
+        ("libvpx-vp9", "yuva420p", "webm", "yuva420p"),
+    ],
+)
+def test_alpha_is_read(tmp_path: Path, codec: str, pixels: str, suffix: str, given: str) -> None:
+    image = np.dstack([gradient(96, 64), np.zeros((64, 96), np.uint8)])
+    image[16:48, 24:72, 3] = 255
+    path = tmp_path / f"a.{suffix}"
+    try:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, pixels
+            if suffix == "webm":
+                stream.metadata["alpha_mode"] = "1"
+            for _ in range(3):
+                frame = av.VideoFrame.from_ndarray(image, format="rgba")
+                container.mux(stream.encode(frame.reformat(format=given)))
+            container.mux(stream.encode(None))
+    except (av.FFmpegError, ValueError):
+        pytest.skip(f"this FFmpeg cannot write {codec}")
+    info = probe_video(path)
+    assert info.alpha
+    frames = list(read_video(info))
+    assert len(frames) == 3
+    for frame in frames:
+        assert frame.alpha is not None
+        assert frame.alpha.shape == (64, 96)
+        assert np.abs(frame.alpha.astype(int) - image[..., 3]).mean() < 4
+        assert np.abs(frame.image[20:44, 28:68].astype(int) - image[20:44, 28:68, :3]).mean() < 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -20,6 +21,8 @@ _SHADES = (0.55, 1.15)
 #: Grey levels by which hair differs from a background guessed from nearby.
 _FAR = 30.0
 _UNSEEN = np.int16(1000)
+#: Pixels of the background that a frame's exposure is matched on.
+_GAIN_PIXELS = 4000
 
 
 @dataclass(frozen=True)
@@ -52,27 +55,36 @@ class BackgroundPlate:
     moving: NDArray[np.bool_]
     """Where something moved instead: seen often enough, but never the same, [h, w]."""
 
+    @cached_property
+    def _smooth(self) -> NDArray[Any]:
+        return cv2.blur(self.colour, (3, 3))
+
+    @cached_property
+    def _scale(self) -> NDArray[np.float32]:
+        """One over the noise; NaN where nothing is known."""
+        return np.where(self.known, 1 / np.maximum(self.noise, _NOISE_FLOOR), np.nan).astype("f4")
+
     def compare(self, image: NDArray[np.uint8], background: NDArray[np.bool_]) -> PlateEvidence:
         """Compare a frame [h, w, 3]; its exposure is matched on the sure ``background``."""
-        frame = image.astype(np.float32)
-        pixels = self.known & background
+        frame: NDArray[Any] = cv2.blur(image, (3, 3)).astype(np.float32)
+        pixels = np.flatnonzero(self.known & background)
         gain = np.ones(3, np.float32)
-        if pixels.sum() > 200:
-            ratio = (frame[pixels] + 8) / (self.colour[pixels] + 8)
+        if len(pixels) > 200:
+            some = pixels[:: max(1, len(pixels) // _GAIN_PIXELS)]
+            shown = image.reshape(-1, 3)[some].astype(np.float32)
+            ratio = (shown + 8) / (self.colour.reshape(-1, 3)[some] + 8)
             gain = np.clip(np.median(ratio, axis=0), 0.8, 1.25).astype(np.float32)
-        plate = self.colour * gain
-        noise = np.maximum(self.noise, _NOISE_FLOOR)
-        smooth, smooth_plate = cv2.blur(frame, (3, 3)), cv2.blur(plate, (3, 3))
-        difference: NDArray[Any] = _length(smooth - smooth_plate) / noise
-        power = (smooth_plate * smooth_plate).sum(-1) + 1
-        shade = np.clip((smooth * smooth_plate).sum(-1) / power, *_SHADES)[..., None]
-        rest = _length(smooth - shade * smooth_plate)
-        chroma: NDArray[Any] = rest / noise
-        still = pixels.sum() > 0.5 * background.sum() and background.any()
+        plate = self._smooth * gain
+        difference = _length(frame - plate) * self._scale
+        power = _dot(plate, plate) + 1
+        shade = np.clip(_dot(frame, plate) / power, *_SHADES)[..., None]
+        rest = _length(frame - shade * plate)
+        still = len(pixels) > 0.5 * background.sum() and background.any()
         unseen_other = ~self.known & (rest > _FAR) if still else np.zeros(self.known.shape, bool)
-        difference[~self.known] = np.nan
-        chroma[~self.known] = np.nan
-        return PlateEvidence(difference, chroma, plate, noise, unseen_other)
+        noise = np.maximum(self.noise, _NOISE_FLOOR)
+        return PlateEvidence(
+            difference, rest * self._scale, self.colour * gain, noise, unseen_other
+        )
 
 
 def estimate_plate(
@@ -124,8 +136,12 @@ def _fill(colour: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.f
     return table[nearest]
 
 
+def _dot(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    return np.einsum("ijk,ijk->ij", a, b)
+
+
 def _length(vectors: NDArray[Any]) -> NDArray[Any]:
-    return np.sqrt((vectors * vectors).sum(-1))
+    return np.sqrt(_dot(vectors, vectors))
 
 
 def _masked_median(

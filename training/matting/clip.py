@@ -14,8 +14,10 @@ import numpy as np
 from cag_avatar_training.matting.band import find_band
 from cag_avatar_training.matting.closed_form import load_pymatting, solve_alpha, upsample_alpha
 from cag_avatar_training.matting.config import MatteConfig
-from cag_avatar_training.matting.seeds import Seeds, find_seeds
+from cag_avatar_training.matting.robust_video_matting import RobustVideoMatting
+from cag_avatar_training.matting.seeds import TORSO, Seeds, find_seeds
 from cag_avatar_training.matting.segmentation import ClipModel, cut, survey
+from cag_avatar_training.matting.shoulders import NeckLine, cut_shoulders, find_neck_line
 from cag_avatar_training.matting.temporal import steady_alpha
 from numpy.typing import NDArray
 
@@ -26,6 +28,8 @@ __all__ = ["matte_clip"]
 
 Frames = Callable[[int], NDArray[np.uint8]]
 Labels = Callable[[int], NDArray[Any]]
+#: The line along which the neck ends, and the head's size, in pixels of the full frame.
+Neck = tuple[NeckLine, float]
 
 #: Alpha below the first is taken for 0, above the second for 1.
 _BLACK, _WHITE = 0.03, 0.97
@@ -43,6 +47,8 @@ class _Frame:
     """At the working size."""
     alpha: NDArray[np.float32]
     """At full size."""
+    neck: Neck | None
+    """Where it is to end."""
 
 
 def matte_clip(
@@ -51,15 +57,20 @@ def matte_clip(
     count: int,
     config: MatteConfig | None = None,
     *,
+    start: int = 0,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Matte the person in every frame of a clip.
 
+    Memory does not grow with ``count``: frames are asked for one at a time, and at most a few for
+    each worker are held besides the ``config.survey_frames`` pictures at ``config.working_size``.
+
     The clip's colour models and background plate come from some of its frames; then each frame is
     cut (GrabCut seeded by the drawn head), given a soft edge (closed-form matting at
     ``config.working_size``, then upsampled along the frame's edges) and steadied with its two
-    neighbours. The result does not depend on the number of workers.
+    neighbours. The result does not depend on the number of workers. With ``config.rvm`` alpha comes
+    from that network instead.
 
     Args:
         frames: frame i, [H, W, 3] uint8, RGB; all of one size. Called in this thread, first for the
@@ -68,31 +79,38 @@ def matte_clip(
             into ``head_models.base.REGIONS``. Called likewise.
         count: number of frames.
         config: settings.
+        start: first frame wanted; it and the later ones come out as if all had been.
         workers: threads; by default one a core.
         progress: called with (frames done, count).
 
     Yields:
-        Alpha of frames 0, 1, ..., [H, W] uint8: 255 for the person.
+        Alpha of frames start, start + 1, ..., [H, W] uint8: 255 for the person.
 
-    Raises InputError on an empty clip, a frame or label image of another size or type, or a frame
-    in which no head is drawn.
+    Raises InputError on an empty clip, a frame or label image of another size or type, a frame in
+    which no head is drawn, or a network's file that does not fit.
     """
     settings = config or MatteConfig()
     if count < 1:
         raise InputError("matte: the clip holds no frames")
-    for module in ("laplacian.cf_laplacian", "preconditioner.ichol", "solver.cg"):
+    if settings.uses_rvm:
+        yield from _by_network(
+            _Reader(frames, labels, settings), count, settings, workers, progress
+        )
+        return
+    for module in ("preconditioner.ichol", "solver.cg"):
         load_pymatting(module)
     reader = _Reader(frames, labels, settings)
     threads = max(1, workers or len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads) as pool:
         model = _survey(reader, count, settings, pool)
-        yield from _stream(pool, reader, model, count, settings, threads, progress)
+        yield from _stream(pool, reader, model, start, count, settings, threads, progress)
 
 
 def _stream(
     pool: ThreadPoolExecutor,
     reader: _Reader,
     model: ClipModel,
+    start: int,
     count: int,
     config: MatteConfig,
     workers: int,
@@ -101,12 +119,11 @@ def _stream(
     solving: deque[Future[_Frame]] = deque()
     finishing: deque[Future[NDArray[np.uint8]]] = deque()
     recent: list[_Frame] = []  # the frame before the one to finish, that one, and the one after
-    read = done = 0
+    read = done = max(start - 1, 0)  # the frame before the first wanted one steadies that
     try:
         while done < count:
             while read < count and len(solving) + len(finishing) < 2 * workers + 1:
-                image, small, seeds = reader.read(read)
-                solving.append(pool.submit(_solve, image, small, seeds, model, config))
+                solving.append(pool.submit(_solve, reader.read(read), model, config))
                 read += 1
             if solving:
                 recent = [*recent[-2:], solving.popleft().result()]
@@ -117,8 +134,10 @@ def _stream(
                 if not solving and read == count:
                     finishing.append(pool.submit(_finish, recent[-1], recent[-2:-1], config))
             while finishing and (len(finishing) > workers or not solving):
-                yield finishing.popleft().result()
+                alpha = finishing.popleft().result()
                 done += 1
+                if done > start:
+                    yield alpha
                 if progress is not None:
                     progress(done, count)
     finally:
@@ -128,6 +147,20 @@ def _stream(
             finish.cancel()
 
 
+@dataclass(frozen=True)
+class _Input:
+    """One frame, read."""
+
+    image: NDArray[np.uint8]
+    """Without its border."""
+    small: NDArray[np.uint8]
+    """The same at the working size."""
+    seeds: Seeds
+    """What the drawn head says, at the working size."""
+    neck: Neck | None
+    """Where the matte is to end; None: nowhere."""
+
+
 class _Reader:
     """Reads and checks frames, and brings them to the working size."""
 
@@ -135,8 +168,8 @@ class _Reader:
         self._frames, self._labels, self._config = frames, labels, config
         self._shape: tuple[int, ...] | None = None
 
-    def read(self, i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Seeds]:
-        """The frame without its border, the same at the working size, and its seeds."""
+    def read(self, i: int) -> _Input:
+        """The frame, checked."""
         image, labels = np.asarray(self._frames(i)), np.asarray(self._labels(i))
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InputError(
@@ -163,28 +196,54 @@ class _Reader:
         seeds = find_seeds(drawn, self._config)
         if seeds is None:
             raise InputError(f"matte: no head is drawn in frame {i}; fit it or drop the frame")
-        return clean, small, seeds
+        return _Input(clean, small, seeds, self._neck(labels) if self._cut else None)
+
+    @property
+    def _cut(self) -> bool:
+        return self._config.shoulders == "cut"
+
+    def _neck(self, labels: NDArray[Any]) -> Neck | None:
+        line = find_neck_line(labels)
+        head = (labels >= 0) & ~np.isin(labels, TORSO)
+        return None if line is None else (line, float(np.sqrt(head.sum())))
 
 
 def _survey(reader: _Reader, count: int, config: MatteConfig, pool: Executor) -> ClipModel:
     chosen = np.unique(np.linspace(0, count - 1, min(count, config.survey_frames)).astype(int))
-    read = [reader.read(int(i))[1:] for i in chosen]
-    return survey([small for small, _ in read], [seeds for _, seeds in read], config, pool)
+    small, seeds = [], []
+    for i in chosen:
+        read = reader.read(int(i))
+        small.append(read.small)  # full frames are not kept
+        seeds.append(read.seeds)
+    return survey(small, seeds, config, pool)
 
 
-def _solve(
-    image: NDArray[np.uint8],
-    small: NDArray[np.uint8],
-    seeds: Seeds,
-    model: ClipModel,
-    config: MatteConfig,
-) -> _Frame:
+def _solve(read: _Input, model: ClipModel, config: MatteConfig) -> _Frame:
     """Soft alpha at full size."""
-    person, evidence = cut(small, seeds, model)
-    band = find_band(small, person, evidence, seeds.head_size, config)
-    alpha = solve_alpha(small, person, band.unknown, band.prior, band.weight)
+    person, evidence = cut(read.small, read.seeds, model, coarse=True)
+    band = find_band(read.small, person, evidence, read.seeds.head_size, config)
+    alpha = solve_alpha(read.small, person, band.unknown, band.prior, band.weight)
     alpha = np.clip((alpha - _BLACK) / (_WHITE - _BLACK), 0, 1)
-    return _Frame(small, upsample_alpha(alpha, small, image))
+    return _Frame(read.small, upsample_alpha(alpha, read.small, read.image), read.neck)
+
+
+def _by_network(
+    reader: _Reader,
+    count: int,
+    config: MatteConfig,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[NDArray[np.uint8]]:
+    """Robust Video Matting: one frame after the other, because it remembers the last."""
+    assert config.rvm is not None
+    threads = max(1, workers or len(os.sched_getaffinity(0)))
+    network = RobustVideoMatting(config.rvm, threads)
+    for i in range(count):
+        read = reader.read(i)
+        alpha = network.matte(read.image)
+        yield _levels(_Frame(read.small, alpha, read.neck), alpha, config)
+        if progress is not None:
+            progress(i + 1, count)
 
 
 def _tidy(alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -202,11 +261,16 @@ def _finish(frame: _Frame, around: list[_Frame], config: MatteConfig) -> NDArray
     alpha = steady_alpha(
         frame.small, frame.alpha, [(f.small, f.alpha) for f in around], config.temporal_weight
     )
+    return _levels(frame, alpha, config)
+
+
+def _levels(frame: _Frame, alpha: NDArray[np.float32], config: MatteConfig) -> NDArray[np.uint8]:
     alpha = _without_border(alpha, config.border)
     levels = np.rint(alpha * 255).astype(np.uint8)
     levels[levels < _SNAP] = 0
     levels[levels > 255 - _SNAP] = 255
-    return _tidy(levels)
+    levels = _tidy(levels)
+    return levels if frame.neck is None else cut_shoulders(levels, *frame.neck)
 
 
 def _without_border(image: NDArray[Any], width: int) -> NDArray[Any]:

@@ -1,8 +1,8 @@
 """Soft alpha around the cut: closed-form matting (Levin, Lischinski, Weiss 2008) by pymatting.
 
 alpha = argmin alpha' L alpha + sum_i w_i (alpha_i - prior_i)^2 over the unknown band, with alpha
-fixed outside it, L being pymatting's matting Laplacian and the prior coming from the known
-background, where there is one.
+fixed outside it, L being the matting Laplacian and the prior coming from the known background,
+where there is one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+from cag_avatar_training.matting.laplacian import laplacian_rows
 from numpy.typing import NDArray
+from scipy.sparse import csc_matrix
 
 from cag_avatar.errors import MissingDependencyError
 
@@ -24,6 +26,10 @@ __all__ = ["load_pymatting", "solve_alpha", "upsample_alpha"]
 
 _EPSILON = 1e-5
 _TOLERANCE = 1e-3
+#: Entries of the incomplete Cholesky factor below this are dropped.
+_DISCARD = 1e-3
+#: Variance, in grey levels squared, below which a window of the guided filter counts as flat.
+_RIDGE = 1e-4 * 255**2
 
 
 def load_pymatting(name: str) -> ModuleType:
@@ -74,28 +80,23 @@ def solve_alpha(
     alpha = person.astype(np.float32)
     if not unknown.any():
         return alpha
-    # The Laplacian's windows are 3 x 3: two pixels of known alpha around the band suffice.
-    rows, columns = np.nonzero(unknown.any(1))[0], np.nonzero(unknown.any(0))[0]
-    box = (
-        slice(max(rows[0] - 2, 0), rows[-1] + 3),
-        slice(max(columns[0] - 2, 0), columns[-1] + 3),
-    )
-    known = ~unknown[box]
-    colours = image[box].astype(np.float64) / 255
-    laplacian = load_pymatting("laplacian.cf_laplacian").cf_laplacian(
-        colours, epsilon=_EPSILON, is_known=known
-    )
-    flat = known.ravel()
-    rows_u = laplacian[~flat]
-    expected = prior[box][unknown[box]].astype(np.float64)
-    trust = weight[box][unknown[box]].astype(np.float64)
-    system = rows_u[:, ~flat].tocsc()
-    system.setdiag(system.diagonal() + trust + 1e-6)
-    right = trust * expected - rows_u[:, flat] @ person[box].ravel()[flat].astype(np.float64)
+    values, columns = laplacian_rows(image, unknown, _EPSILON)
+    count = len(values)
+    place = np.full(unknown.shape, -1, np.int32)
+    place[unknown] = np.arange(count)
+    column = place.ravel()[columns]
+    open_entry = (column >= 0) & (values != 0)
+    expected, trust = prior[unknown].astype(np.float64), weight[unknown].astype(np.float64)
+    right = trust * expected - (values * (alpha.ravel()[columns] * (column < 0))).sum(1)
+    values[:, 12] += trust + 1e-6
+    starts = np.zeros(count + 1, np.int32)
+    np.cumsum(open_entry.sum(1), out=starts[1:])
+    # Symmetric: rows may stand for columns.
+    system = csc_matrix((values[open_entry], column[open_entry], starts), shape=(count, count))
     factor = load_pymatting("preconditioner.ichol").ichol(
-        system, discard_threshold=1e-3, max_nnz=60 * len(expected) + 1000
+        system, discard_threshold=_DISCARD, max_nnz=60 * count + 1000
     )
-    start = np.where(trust > 0, expected, person[box][unknown[box]])
+    start = np.where(trust > 0, expected, alpha[unknown])
     solved = load_pymatting("solver.cg").cg(
         system, right, x0=start, M=factor, rtol=_TOLERANCE, atol=1e-6
     )
@@ -120,53 +121,54 @@ def upsample_alpha(
     large = cv2.resize(band.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     if not band.any():
         return plain
-    guide = small.astype(np.float32) / np.float32(255)
-    slope, offset = _linear_model(guide, alpha)
-    slope = cv2.resize(slope, size, interpolation=cv2.INTER_LINEAR)
-    offset = cv2.resize(offset, size, interpolation=cv2.INTER_LINEAR)
-    colours = image[large].astype(np.float32) / 255
-    fitted = (slope[large] * colours).sum(-1) + offset[large]
+    # Models within two pixels of the band are averaged where alpha is evaluated.
+    models = cv2.dilate(band.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    model = _linear_model(small, alpha, models)
+    at = np.nonzero(large)
+    model = cv2.resize(model, size, interpolation=cv2.INTER_LINEAR)[at]
+    colours = image[at].astype(np.float32)
+    fitted = np.einsum("ij,ij->i", model[:, :3], colours) + model[:, 3]
     # A fit must not leave what its neighbourhood holds.
     kernel = np.ones((3, 3), np.uint8)
-    low = cv2.resize(cv2.erode(alpha, kernel), size, interpolation=cv2.INTER_LINEAR)
-    high = cv2.resize(cv2.dilate(alpha, kernel), size, interpolation=cv2.INTER_LINEAR)
-    plain[large] = np.clip(fitted, low[large], high[large])
+    limits = np.dstack([cv2.erode(alpha, kernel), cv2.dilate(alpha, kernel)])
+    limits = cv2.resize(limits, size, interpolation=cv2.INTER_LINEAR)[at]
+    plain[at] = np.clip(fitted, limits[:, 0], limits[:, 1])
     return plain
 
 
 def _linear_model(
-    guide: NDArray[np.float32], values: NDArray[np.float32]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Smoothed (slope [h, w, 3], offset [h, w]) of values against the guide's colour."""
+    guide: NDArray[np.uint8], values: NDArray[np.float32], wanted: NDArray[np.bool_]
+) -> NDArray[Any]:
+    """Smoothed slope and offset [h, w, 4] of values against the guide's colour, in grey levels.
+
+    Fitted where ``wanted``, 0 elsewhere.
+    """
 
     def mean(x: NDArray[Any]) -> NDArray[Any]:
         return cv2.blur(x, (5, 5), borderType=cv2.BORDER_REFLECT)
 
-    mu, mean_value = mean(guide), mean(values)
-    covariance = mean(guide * values[..., None]) - mu * mean_value[..., None]
-    r, g, b = cv2.split(guide)
-    products = cv2.merge([r * r, r * g, r * b]), cv2.merge([g * g, g * b, b * b])
-    first, second = mean(products[0]), mean(products[1])
-    mr, mg, mb = cv2.split(mu)
-    ridge = 1e-4
-    rr, rg, rb = first[..., 0] - mr * mr + ridge, first[..., 1] - mr * mg, first[..., 2] - mr * mb
-    gg, gb, bb = (
-        second[..., 0] - mg * mg + ridge,
-        second[..., 1] - mg * mb,
-        second[..., 2] - mb * mb + ridge,
+    colour = guide.astype(np.float32)
+    r, g, b = cv2.split(colour)
+    at = np.nonzero(wanted)
+    mu = mean(colour)[at]
+    mean_value = mean(values)[at]
+    covariance = mean(colour * values[..., None])[at] - mu * mean_value[:, None]
+    first, second = (
+        mean(cv2.merge([r * r, r * g, r * b]))[at],
+        mean(cv2.merge([g * g, g * b, b * b]))[at],
     )
+    mr, mg, mb = mu.T
+    ridge = _RIDGE
+    rr, rg, rb = first[:, 0] - mr * mr + ridge, first[:, 1] - mr * mg, first[:, 2] - mr * mb
+    gg, gb, bb = second[:, 0] - mg * mg + ridge, second[:, 1] - mg * mb, second[:, 2] - mb * mb
+    bb += ridge
     c0, c1, c2 = gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb
+    c3, c4, c5 = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
     det = rr * c0 + rg * c1 + rb * c2
-    inverse = np.stack([c0, c1, c2, rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg], -1)
-    i = inverse / det[..., None]
-    cr, cg, cb = cv2.split(covariance)
+    cr, cg, cb = covariance.T / det
     slope = np.stack(
-        [
-            i[..., 0] * cr + i[..., 1] * cg + i[..., 2] * cb,
-            i[..., 1] * cr + i[..., 3] * cg + i[..., 4] * cb,
-            i[..., 2] * cr + i[..., 4] * cg + i[..., 5] * cb,
-        ],
-        -1,
+        [c0 * cr + c1 * cg + c2 * cb, c1 * cr + c3 * cg + c4 * cb, c2 * cr + c4 * cg + c5 * cb], 1
     )
-    offset = mean_value - (slope * mu).sum(-1)
-    return mean(slope), mean(offset)
+    model = np.zeros((*guide.shape[:2], 4), np.float32)
+    model[at] = np.column_stack([slope, mean_value - np.einsum("ij,ij->i", slope, mu)])
+    return mean(model)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from cag_avatar.head_models.base import REGIONS
 
-__all__ = ["Seeds", "find_seeds"]
+__all__ = ["TORSO", "Seeds", "find_seeds"]
 
 #: Least distance, in heads, of the drawn person from an edge where background may come in.
 _EDGE_HEADS = 0.25
-_TORSO = tuple(REGIONS.index(name) for name in ("neck", "shoulders"))
+#: Regions of the head model that are not the head.
+TORSO = tuple(REGIONS.index(name) for name in ("neck", "shoulders"))
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def find_seeds(labels: NDArray[Any], config: MatteConfig) -> Seeds | None:
     Returns None when no head is drawn.
     """
     drawn = labels >= 0
-    torso = np.isin(labels, _TORSO)
+    torso = np.isin(labels, TORSO)
     head = drawn & ~torso
     area = int(head.sum())
     if area == 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +28,25 @@ def steady_alpha(
     """
     if weight <= 0 or not neighbours:
         return alpha
-    size = (alpha.shape[1], alpha.shape[0])
     total, share = alpha.copy(), np.ones_like(alpha)
+    height, width = alpha.shape
     for other, its_alpha in neighbours:
-        gap = cv2.absdiff(image, other).max(-1).astype(np.float32)
-        # The largest of two window sizes: thin hair must not drown in a still surrounding.
-        change = np.maximum(cv2.blur(gap, (5, 5)), cv2.blur(gap, (3, 3)))
-        say = weight * np.exp(-((change / _CHANGE) ** 2))
-        say = cv2.resize(say, size, interpolation=cv2.INTER_LINEAR)
-        total += say * its_alpha
-        share += say
+        rows, columns = np.nonzero(alpha != its_alpha)  # elsewhere the average is no other
+        if len(rows) == 0:
+            continue
+        say: NDArray[Any] = weight * _sameness(image, other)
+        if say.shape != alpha.shape:
+            say = cv2.resize(say, (width, height), interpolation=cv2.INTER_LINEAR)
+        says = say[rows, columns]
+        total[rows, columns] += says * its_alpha[rows, columns]
+        share[rows, columns] += says
     return total / share
+
+
+def _sameness(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """1 where two images [h, w, 3] are alike around a pixel, falling to 0 where they differ."""
+    red, green, blue = cv2.split(cv2.absdiff(image, other))
+    gap = cv2.max(cv2.max(red, green), blue).astype(np.float32)
+    # The largest of two window sizes: thin hair must not drown in a still surrounding.
+    change = cv2.max(cv2.blur(gap, (5, 5)), cv2.blur(gap, (3, 3)))
+    return np.exp(-np.square(change / np.float32(_CHANGE))).astype(np.float32, copy=False)

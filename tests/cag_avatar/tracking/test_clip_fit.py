@@ -12,7 +12,7 @@ from cag_avatar.camera import PinholeCamera
 from cag_avatar.geometry import rigid_transform, rotation_vector_to_matrix
 from cag_avatar.head_models import ARKIT_INDEX, HeadModel
 from cag_avatar.rendering.mesh import rasterize
-from cag_avatar.tracking.clip_fit import ClipFit, fit_clip
+from cag_avatar.tracking.clip_fit import ClipFit, Observations, fit_clip
 from cag_avatar.tracking.fitting import FitConfig
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
 from cag_avatar.tracking.silhouette import find_rim
@@ -20,6 +20,8 @@ from cag_avatar.tracking.surface_basis import ShapeSpace
 
 FRAMES = 12
 CAMERA = PinholeCamera(256, 256, 600.0, 600.0, 130.0, 120.0)
+#: Near the clip's own distance.
+CONFIG = FitConfig(distance=0.72)
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def fit(head: HeadModel, clip: Clip) -> ClipFit:
     """Scores understate the expressions; gaze is not in the prior at all."""
     with torch.no_grad():
         return fit_clip(
-            head, clip.landmarks.numpy(), (0.7 * clip.code).numpy(),
-            (CAMERA.width, CAMERA.height), (CAMERA.cx, CAMERA.cy), FitConfig(),
+            head, Observations(clip.landmarks.numpy(), (0.7 * clip.code).numpy()),
+            (CAMERA.width, CAMERA.height), (CAMERA.cx, CAMERA.cy), CONFIG,
         )  # fmt: skip
 
 
@@ -117,15 +119,26 @@ def test_codes_stay_in_bounds_and_unused_ones_near_zero(clip: Clip, fit: ClipFit
     assert code[:, unused].mean() < 0.06
 
 
-def test_pose_and_focal_length_are_recovered(clip: Clip, fit: ClipFit) -> None:
+def test_pose_is_recovered_at_the_distance_that_is_assumed(clip: Clip, fit: ClipFit) -> None:
     relative = fit.state.rotation @ clip.pose[:, :3, :3].transpose(1, 2)
     cosine = 0.5 * (relative.diagonal(dim1=1, dim2=2).sum(1) - 1)
     assert torch.rad2deg(torch.acos(cosine.clamp(max=1.0))).max() < 2.0
     # Focal length and distance trade off: their ratio, the size in the picture, is sure.
     size = fit.state.focal / fit.state.translation[:, 2] / (CAMERA.fx / clip.pose[:, 2, 3])
     assert (size - 1).abs().max() < 0.05
-    prior = FitConfig().focal_ratio * CAMERA.width
-    assert abs(math.log(fit.state.focal / CAMERA.fx)) < abs(math.log(prior / CAMERA.fx))
+    assert float(fit.state.translation[:, 2].median()) == pytest.approx(CONFIG.distance, rel=1e-3)
+
+
+def test_a_known_focal_length_stays_and_the_distance_is_found(head: HeadModel, clip: Clip) -> None:
+    seen = Observations(clip.landmarks.numpy(), (0.7 * clip.code).numpy())
+    with torch.no_grad():
+        fit = fit_clip(
+            head, seen, (CAMERA.width, CAMERA.height), (CAMERA.cx, CAMERA.cy),
+            FitConfig(focal_length=CAMERA.fx),
+        )  # fmt: skip
+    assert fit.camera.fx == CAMERA.fx
+    ratio = fit.state.translation[:, 2] / clip.pose[:, 2, 3]
+    assert float((ratio - 1).abs().max()) < 0.05
 
 
 def test_shape_comes_nearer_to_the_person(head: HeadModel, clip: Clip, fit: ClipFit) -> None:

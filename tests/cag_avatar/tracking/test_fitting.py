@@ -34,7 +34,6 @@ def state(points: SurfacePoints) -> FitState:
         shape=0.5 * torch.randn(len(points.shape), generator=g, dtype=torch.float64),
         focal=900.0,
         centre=(250.0, 260.0),
-        focal_prior=1000.0,
         rotation=rotation_vector_to_matrix(turn) @ facing,
         translation=torch.tensor([[0.02, 0.01, 0.7], [-0.03, 0.02, 0.6]], dtype=torch.float64),
         code=0.2 + 0.5 * torch.rand(2, 52, generator=g, dtype=torch.float64),
@@ -94,10 +93,6 @@ def test_landmark_equations_have_the_derivatives_of_their_residuals(
             assert (found - expected).norm() < 0.1 * expected.norm()
         else:
             torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
-    by_focal = derivative(
-        lambda h: rows(replace(state, focal=state.focal * (1 + h))).residual, step=1e-6
-    )
-    torch.testing.assert_close(at.by_focal, by_focal, atol=1e-6, rtol=1e-5)
     direction = torch.randn(len(state.shape), generator=torch.Generator().manual_seed(2)).double()
     by_shape = derivative(
         lambda h: rows(replace(state, shape=state.shape + h * direction)).residual
@@ -122,10 +117,6 @@ def test_silhouette_equations_have_the_derivatives_of_their_residuals(
         expected = derivative(lambda h, v=variable: rows(moved(state, v, h)).residual)  # type: ignore[misc]
         torch.testing.assert_close(at.by_frame[..., variable], expected, atol=1e-6, rtol=1e-5)
     assert (at.by_frame[..., 6:] == 0).all()
-    by_focal = derivative(
-        lambda h: rows(replace(state, focal=state.focal * (1 + h))).residual, step=1e-6
-    )
-    torch.testing.assert_close(at.by_focal, by_focal, atol=1e-6, rtol=1e-5)
     direction = torch.randn(len(state.shape), generator=torch.Generator().manual_seed(2)).double()
     by_shape = derivative(
         lambda h: rows(replace(state, shape=state.shape + h * direction)).residual
@@ -198,15 +189,28 @@ def test_initial_pose_is_near(points: SurfacePoints, state: FitState) -> None:
     single = SurfacePoints(
         points.mean.float(), points.shape.float(), points.expression.float(), points.eye
     )
-    config = FitConfig(focal_ratio=900 / 512)
-    start = fitting.initial_state(single, pixels.float(), (512, 500), state.centre, config)
+    config = FitConfig(focal_length=900)
+    start = fitting.initial_state(single, pixels.float(), state.centre, config)
     assert start.focal == pytest.approx(900)
     relative = start.rotation.double() @ state.rotation.transpose(1, 2)
     torch.testing.assert_close(relative, torch.eye(3).double().expand(2, 3, 3), atol=0.12, rtol=0)
     torch.testing.assert_close(start.translation.double(), state.translation, atol=0.03, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["robust_scale", "focal_deviation", "shared_frames"])
+def test_distance_gives_the_focal_length_unless_that_is_known(
+    points: SurfacePoints, state: FitState
+) -> None:
+    config = FitConfig(distance=0.9)
+    moved = fitting.at_distance(state, config)
+    assert float(moved.translation[:, 2].median()) == pytest.approx(0.9)
+    # Sizes and places in the picture stay.
+    ratio = moved.translation[:, 2] / state.translation[:, 2]
+    torch.testing.assert_close(ratio * state.focal, torch.full_like(ratio, moved.focal))
+    known = FitConfig(distance=0.9, focal_length=900)
+    assert fitting.at_distance(state, known) is state
+
+
+@pytest.mark.parametrize("name", ["robust_scale", "focal_length", "distance", "shared_frames"])
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_weights_must_be_positive(name: str, value: float) -> None:
     with pytest.raises(InputError, match=rf"fit: {name} = .* must be positive"):

@@ -1,0 +1,114 @@
+"""Stages: the head fitted to the landmarks, then to the matte's outline as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from cag_avatar_training.preprocess.frame_store import FrameStore
+from cag_avatar_training.preprocess.parallel import ordered_map
+from cag_avatar_training.preprocess.workspace import StageStore
+from cag_avatar_training.progress import Advance
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cag_avatar.head_models.base import HeadModel
+from cag_avatar.rendering.mesh import MeshBuffers
+from cag_avatar.tracking.clip_fit import ClipFit, Observations, fit_clip, resume_clip
+from cag_avatar.tracking.fitting import FitConfig, FitState
+from cag_avatar.tracking.silhouette import RimPoints, find_rim
+
+__all__ = ["ClipFitter"]
+
+#: Frames whose outline determines the shape.
+_RIM_FRAMES = 40
+#: The state of a fit in a stage's folder.
+_STATE = "state"
+
+
+class ClipFitter:
+    """Makes a ClipFit of what the stages before found, or takes up one that a stage kept.
+
+    Args:
+        model: head model.
+        observations: of T frames, landmarks in pixels of the crop.
+        size: width and height of the crop.
+        centre: principal point, pixels of the crop.
+        config: weights.
+    """
+
+    def __init__(
+        self,
+        model: HeadModel,
+        observations: Observations,
+        size: int,
+        centre: tuple[float, float],
+        config: FitConfig,
+    ) -> None:
+        self.landmarks = observations.landmarks
+        self._arguments = (model, observations, (size, size), centre, config)
+
+    def to_landmarks(self, stage: StageStore) -> ClipFit:
+        """Stage "fit"."""
+        if not stage.whole:
+            self._keep(stage, fit_clip(*self._arguments))
+        return self._kept(stage)
+
+    def to_outline(
+        self, stage: StageStore, fit: ClipFit, alphas: FrameStore, advance: Advance
+    ) -> ClipFit:
+        """Stage "outline". Two rounds: each finds the outline again, because the first moves it."""
+        if not stage.whole:
+            count = len(self.landmarks)
+            some = np.unique(np.linspace(0, count - 1, min(_RIM_FRAMES, count)).round().astype(int))
+            done = 0
+            for _ in range(2):
+                found: dict[int, RimPoints] = {}
+                for t, points in zip(some, self._rims(fit, alphas, some), strict=True):
+                    found[int(t)] = points
+                    advance(done := done + 1)
+                fit = fit.with_rims(found)
+            rims = []
+            for points in self._rims(fit, alphas, np.arange(count)):
+                rims.append(points)
+                advance(done := done + 1)
+            self._keep(stage, fit.with_all_rims(rims))
+        return self._kept(stage)
+
+    @staticmethod
+    def outline_steps(count: int) -> int:
+        """Steps that :meth:`to_outline` reports."""
+        return 2 * min(_RIM_FRAMES, count) + count
+
+    def _rims(self, fit: ClipFit, alphas: FrameStore, frames: NDArray[Any]) -> Iterator[RimPoints]:
+        rest = fit.rest.numpy()
+        # Drawn in this thread: drawing uses all cores by itself, and not every threading layer of
+        # numba may be entered by two threads at once.
+        drawn = ((int(t), fit.buffers(int(t))) for t in frames)
+
+        def rim(item: tuple[int, MeshBuffers]) -> RimPoints:
+            frame, buffers = item
+            height = float(np.ptp(self.landmarks[frame, :, 1]))
+            return find_rim(fit.model, rest, buffers, alphas[frame], height)
+
+        return ordered_map(rim, drawn)
+
+    def _keep(self, stage: StageStore, fit: ClipFit) -> None:
+        arrays, notes = {}, {}
+        for item in fields(FitState):
+            value = getattr(fit.state, item.name)
+            if isinstance(value, Tensor):
+                arrays[item.name] = value.numpy()
+            else:
+                notes[item.name] = value
+        stage.save(_STATE, arrays, **notes)
+        stage.commit(len(self.landmarks), whole=True)
+
+    def _kept(self, stage: StageStore) -> ClipFit:
+        arrays, notes = stage.load(_STATE)
+        values: dict[str, Any] = {k: torch.from_numpy(v) for k, v in arrays.items()}
+        values |= {k: tuple(v) if isinstance(v, list) else v for k, v in notes.items()}
+        return resume_clip(*self._arguments, FitState(**values))
