@@ -65,7 +65,7 @@ class CorrectionConfig:
             not taken, "first_seed",
             f"such that no subject is one that tracking is measured on (seed {taken[:1]})",
         )  # fmt: skip
-        require(5 <= self.frames <= 10000, "frames", "between 5 and 10000")
+        require(2 <= self.frames <= 10000, "frames", "between 2 and 10000")
         require(64 <= self.size <= 4096 and self.size % 2 == 0, "size", "even, between 64 and 4096")
         require(0 <= self.identity_spread <= 3, "identity_spread", "between 0 and 3")
         require(0 <= self.identity_limit <= 5, "identity_limit", "between 0 and 5")
