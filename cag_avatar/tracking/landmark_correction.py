@@ -187,7 +187,7 @@ class LandmarkCorrection:
         self._stored = arrays
         self._a = {name: value.astype(np.float64) for name, value in arrays.items()}
         self._skin = arrays["skin"].astype(np.int64)
-        self._typical = int(arrays["typical"].item())
+        self._typical = int(np.ravel(arrays["typical"])[0])
 
     def features(
         self,

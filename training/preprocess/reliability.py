@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from cag_avatar_training.matting.mouth import OUTER_LIP
+from cag_avatar_training.matting.parsing import OUTER_LIP
 from cag_avatar_training.preprocess.parallel import ordered_map
 from cag_avatar_training.preprocess.workspace import StageStore
 from cag_avatar_training.progress import Advance

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, Tracking
-from cag_avatar_training.matting import mouth_mask
+from cag_avatar_training.matting.parsing import FaceParser
 from cag_avatar_training.synthetic import SynthesisConfig
 from cag_avatar_training.synthetic.motion import perform
 from cag_avatar_training.synthetic.render import create_subject, default_camera
@@ -36,6 +36,7 @@ def clean_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(SEED)
     rest = subject.rest
     landmarks = np.zeros((len(motion.codes), 478, 3), np.float32)
+    parser = FaceParser(None)
     with DatasetWriter.create(path) as writer:
         for t in range(len(motion.codes)):
             pose = (motion.codes[t], motion.head_pose[t], motion.torso_pose[t])
@@ -48,7 +49,8 @@ def clean_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
             # A detector is right to about half a hundredth of the eye distance.
             landmarks[t, :, :2] = points + rng.normal(0, 0.15, points.shape)
             matte = (frame.alpha * 255 + 0.5).astype(np.uint8)
-            writer.add_frame(frame.image, matte, mouth_mask(landmarks[t], SIZE, SIZE))
+            parts = parser.parse(frame.image, matte, landmarks[t])
+            writer.add_frame(frame.image, matte, parts)
         count = len(landmarks)
         tracking = Tracking(
             identity=subject.traits.identity.numpy(),
