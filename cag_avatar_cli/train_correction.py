@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from cag_avatar_training.landmark_correction import (
     CorrectionConfig,
@@ -48,7 +49,10 @@ def command(
         rendering = progress.add_task("subjects", total=subjects)
         training = {name: progress.add_task(name, total=None) for name in ("measure", "train")}
         data = render_subjects(
-            folder, model, embedding, config,
+            folder,
+            model,
+            embedding,
+            config,
             lambda done, total: progress.update(rendering, completed=done, total=total),
         )
         correction = learn_correction(
@@ -58,7 +62,7 @@ def command(
             ),
         )  # fmt: skip
     correction.save(target)
-    figures = correction.protocol["held_out"]
+    figures: Any = correction.protocol["held_out"]
     before, after = (figures[f"landmark_rmse_pct_{when}"] for when in ("before", "after"))
     print(
         f"landmark correction: {target} ({target.stat().st_size / 1e6:.1f} MB)\n"

@@ -133,21 +133,21 @@ def test_a_symmetric_head_seen_from_the_front_is_its_own_mirror_image(
 def test_a_planted_error_is_learned(head: HeadModel, embedding: LandmarkEmbedding) -> None:
     points, _ = _symmetric(embedding.points(head.vertices, head.faces).numpy())
     config = CorrectionConfig(
-        subjects=8, frames=24, epochs=60, held_out_every=4, components=6, clip_components=2,
+        subjects=8, frames=12, epochs=60, held_out_every=4, components=6, clip_components=2,
         error_components=3, hidden=32, dropout=0, input_noise=0.02, learning_rate=1e-2, batch=32,
     )  # fmt: skip
-    data = {seed: _made_up(points, seed) for seed in config.seeds}
+    data = {seed: _made_up(points, seed, config.frames) for seed in config.seeds}
     told: list[tuple[str, int, int]] = []
     correction = learn_correction(data, head, embedding, config, lambda *a: told.append(a))
-    steps = 60 * -(-6 * 2 * 24 // 32)
+    steps = 60 * -(-6 * 2 * 12 // 32)
     assert ("measure", steps, steps) in told
-    assert told[-1] == ("train", 60 * 12, 60 * 12)
+    assert told[-1] == ("train", 60 * 6, 60 * 6)
     protocol = correction.protocol
     held_out = protocol["held_out"]
     assert isinstance(held_out, dict)
     assert held_out["seeds"] == [1000, 1004]
-    assert held_out["frames"] == 48
-    assert (protocol["subjects"], protocol["frames"]) == (8, 8 * 24)
+    assert held_out["frames"] == 24
+    assert (protocol["subjects"], protocol["frames"]) == (8, 8 * 12)
     # By hand: the error is in y alone, in distances between the outer eye corners.
     square = count = 0.0
     for seed in (1000, 1004):
@@ -165,10 +165,6 @@ def test_a_planted_error_is_learned(head: HeadModel, embedding: LandmarkEmbeddin
     assert np.abs(found.landmarks - subject.true_px).mean() < 0.6  # pixels; detections: 2.4 to 9.6
     assert np.abs(found.codes - subject.codes).max() < 0.15
     assert found.deviation.min() == pytest.approx(0.04)
-    again = learn_correction(data, head, embedding, config)
-    np.testing.assert_array_equal(
-        again.correct(subject.landmarks, subject.scores, subject.colors).landmarks, found.landmarks
-    )
 
 
 def test_without_held_out_subjects_nothing_is_measured(

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from cag_avatar_training.landmark_correction.config import CorrectionConfig
+from cag_avatar_training.landmark_correction.data import CorrectionData
+from cag_avatar_training.tracking_benchmark import COEFFICIENTS
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -18,9 +21,6 @@ from cag_avatar.tracking.landmark_correction import (
     landmark_features,
 )
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
-from cag_avatar_training.landmark_correction.config import CorrectionConfig
-from cag_avatar_training.landmark_correction.data import CorrectionData
-from cag_avatar_training.tracking_benchmark import COEFFICIENTS
 
 __all__ = ["Examples", "bare_skin", "fit_network", "held_out_figures", "make_examples"]
 
@@ -73,9 +73,7 @@ def make_examples(
     """Examples of several subjects; ``mean`` and ``skin`` as in ``landmark_features``."""
     rows: list[tuple[NDArray, ...]] = []
     for data in subjects:
-        features, frame = landmark_features(
-            mean, skin, data.landmarks, data.scores, data.colors
-        )
+        features, frame = landmark_features(mean, skin, data.landmarks, data.scores, data.colors)
         shift = data.true_px - data.landmarks[..., :2]
         errors = np.einsum("tij,tnj->tni", frame.turn, shift) / frame.scale[:, None, None]
         typical = np.broadcast_to(np.median(features, axis=0), features.shape)
@@ -101,9 +99,7 @@ def fit_network(
     """
     centre, basis, deviation = _components(examples.features, config.components)
     basis = basis / np.maximum(deviation, _LEAST_DEVIATION)[:, None]
-    error_mean, error_basis, error_deviation = _components(
-        examples.errors, config.error_components
-    )
+    error_mean, error_basis, error_deviation = _components(examples.errors, config.error_components)
     unit = max(float(error_deviation[0]), 1e-6) / _ERROR_SCALE
     arrays: dict[str, NDArray] = {
         "mean": mean, "skin": skin, "centre": centre, "basis": basis,
@@ -168,6 +164,10 @@ def _components(
     """Mean [D], the first principal directions [K, D] and their standard deviations [K]."""
     mean = values.mean(0, dtype=np.float64)
     centred = (values - mean).astype(np.float32)
+    if len(values) < values.shape[1]:
+        _, singular, rows = np.linalg.svd(centred, full_matrices=False)
+        deviation = singular[:count].astype(np.float64) / np.sqrt(len(values))
+        return mean, rows[:count].astype(np.float64), deviation
     covariance = (centred.T @ centred).astype(np.float64) / len(values)
     variance, vectors = np.linalg.eigh(covariance)
     order = np.argsort(variance)[::-1][:count]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from cag_avatar_training.landmark_correction.data import CorrectionData
@@ -16,8 +14,8 @@ from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
 
 __all__ = ["mirror_codes", "mirror_landmarks", "mirrored_data", "mirrored_points"]
 
-#: Faces searched for a mirrored point: those whose middle is so near, metres.
-_NEAR = 0.02
+#: Faces searched for a mirrored point: so many whose middles are nearest.
+_NEAREST = 48
 #: Steps of barycentric weights along an edge of such a face.
 _STEPS = 8
 
@@ -28,7 +26,9 @@ def mirror_codes() -> NDArray[np.int64]:
     other = []
     for name in ARKIT_NAMES:
         side = next((side for side in swap if name.endswith(side)), None)
-        other.append(ARKIT_INDEX[name.removesuffix(side) + swap[side]] if side else ARKIT_INDEX[name])
+        other.append(
+            ARKIT_INDEX[name.removesuffix(side) + swap[side]] if side else ARKIT_INDEX[name]
+        )
     return np.array(other)
 
 
@@ -44,10 +44,13 @@ def mirror_landmarks(points: NDArray[np.floating]) -> NDArray[np.int64]:
     for start, end in ((0, FACE_LANDMARKS), (FACE_LANDMARKS, NUM_LANDMARKS)):
         distance = np.linalg.norm(flipped[start:end, None] - points[None, start:end], axis=2)
         # The nearest pairs first: what is paired is paired both ways.
-        for pair in np.argsort(distance, axis=None, kind="stable"):
-            i, j = np.unravel_index(pair, distance.shape) + np.int64(start)
-            if other[i] < 0 and other[j] < 0:
-                other[i], other[j] = j, i
+        order = np.argsort(distance, axis=None, kind="stable")
+        rows, columns = (index.tolist() for index in np.unravel_index(order, distance.shape))
+        found = [-1] * (end - start)
+        for i, j in zip(rows, columns, strict=True):
+            if found[i] < 0 and found[j] < 0:
+                found[i], found[j] = j, i
+        other[start:end] = np.array(found) + start
     return other
 
 
@@ -66,7 +69,8 @@ def mirrored_points(model: HeadModel, embedding: LandmarkEmbedding) -> LandmarkE
     for goal, face in zip(goals, embedding.faces.tolist(), strict=True):
         wanted = eyes.get(int(region[face]), int(region[face]))
         distance = np.where(region == wanted, np.linalg.norm(middles - goal, axis=1), np.inf)
-        near = np.flatnonzero(distance <= max(_NEAR, distance.min()))
+        near = np.argpartition(distance, _NEAREST)[:_NEAREST]
+        near = near[np.isfinite(distance[near])]
         points = np.einsum("gk,fkc->fgc", grid, vertices[faces[near]])
         best = np.linalg.norm(points - goal, axis=2)
         row, column = np.unravel_index(best.argmin(), best.shape)

@@ -63,7 +63,7 @@ def render_subjects(
     Raises:
         InputError: a file is damaged or was rendered at another size.
     """
-    mirrored = mirrored_points(model, embedding)
+    mirrored: LandmarkEmbedding | None = None
     data: dict[int, CorrectionData] = {}
     landmarker: FaceLandmarker | None = None
     try:
@@ -79,7 +79,8 @@ def render_subjects(
                         f"{config.size}; delete it or choose another folder"
                     )
             else:
-                landmarker = FaceLandmarker() if landmarker is None else landmarker
+                if landmarker is None or mirrored is None:
+                    landmarker, mirrored = FaceLandmarker(), mirrored_points(model, embedding)
                 subject = render_subject(seed, model, embedding, mirrored, landmarker, config)
                 subject.save(path)
             if len(subject.codes):

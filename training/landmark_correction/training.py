@@ -102,7 +102,7 @@ def _protocol(
     held_out: list[int],
     figures: dict[str, Any],
     config: CorrectionConfig,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     return {
         "subjects": len(data),
         "frames": sum(len(subject.codes) for subject in data.values()),

@@ -159,9 +159,7 @@ def test_colours_of_a_gradient_are_those_at_the_points() -> None:
     image = np.stack([x * 0.8 + 20, y * 0.9 + 10, 0.4 * (x + y)], -1).round().astype(np.uint8)
     points = rng.uniform((60, 60), (180, 140), (478, 2)).astype(np.float32)
     points[33], points[263] = (80, 90), (160, 90)
-    expected = np.stack(
-        [points[:, 0] * 0.8 + 20, points[:, 1] * 0.9 + 10, 0.4 * points.sum(1)], -1
-    )
+    expected = np.stack([points[:, 0] * 0.8 + 20, points[:, 1] * 0.9 + 10, 0.4 * points.sum(1)], -1)
     np.testing.assert_allclose(face_colors(image, points), expected[:468], atol=0.8)
 
 
