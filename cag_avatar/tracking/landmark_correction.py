@@ -31,6 +31,7 @@ __all__ = [
     "Corrected",
     "FaceFrame",
     "LandmarkCorrection",
+    "correction_path",
     "face_colors",
     "landmark_features",
     "load_landmark_correction",
@@ -273,8 +274,13 @@ class LandmarkCorrection:
         return cls(header["head_model"], arrays, header.get("protocol"))
 
 
+def correction_path(head_model: str) -> Path:
+    """Where the bundled correction for a head model lies, if there is one."""
+    return Path(str(files("cag_avatar") / "data" / f"{head_model}_landmark_correction.safetensors"))
+
+
 @lru_cache(maxsize=2)
 def load_landmark_correction(head_model: str) -> LandmarkCorrection | None:
     """The bundled correction for a head model; None where there is none."""
-    path = Path(str(files("cag_avatar") / "data" / f"{head_model}_landmark_correction.safetensors"))
+    path = correction_path(head_model)
     return LandmarkCorrection.load(path) if path.is_file() else None

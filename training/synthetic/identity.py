@@ -11,7 +11,15 @@ from torch import Tensor
 
 from cag_avatar.head_models import HeadModel
 
-__all__ = ["Light", "Traits", "draw_traits", "mouth_offsets", "srgb_to_linear"]
+__all__ = [
+    "SHAPE_LIMIT",
+    "SHAPE_SPREAD",
+    "Light",
+    "Traits",
+    "draw_traits",
+    "mouth_offsets",
+    "srgb_to_linear",
+]
 
 Colour = tuple[float, float, float]
 
@@ -44,8 +52,8 @@ _CLOTH = np.array(
 _WALL = np.array([(188, 196, 202), (206, 198, 186), (150, 168, 172), (172, 178, 190)], float)
 
 #: Shape components: standard deviation, in that of the model, and the farthest taken.
-_SHAPE_SIGMA = 0.55
-_SHAPE_LIMIT = 1.3
+SHAPE_SPREAD = 0.55
+SHAPE_LIMIT = 1.3
 
 
 @dataclass(frozen=True)
@@ -99,9 +107,21 @@ class Traits:
     light: Light
 
 
-def draw_traits(model: HeadModel, rng: np.random.Generator) -> Traits:
-    """Draw a person. Everything comes from ``rng``, so a seed names a person."""
-    shape = np.clip(rng.normal(0, _SHAPE_SIGMA, model.num_identity), -_SHAPE_LIMIT, _SHAPE_LIMIT)
+def draw_traits(
+    model: HeadModel,
+    rng: np.random.Generator,
+    spread: float = SHAPE_SPREAD,
+    limit: float = SHAPE_LIMIT,
+) -> Traits:
+    """Draw a person. Everything comes from ``rng``, so a seed names a person.
+
+    Args:
+        model: head model.
+        rng: source of all choices.
+        spread: standard deviation of the identity coefficients.
+        limit: largest identity coefficient.
+    """
+    shape = np.clip(rng.normal(0, spread, model.num_identity), -limit, limit)
     darkness = float(rng.beta(1.3, 1.9))
     skin = _blend(_SKIN, darkness) * rng.uniform(0.97, 1.03, 3)
     fair = darkness < 0.45

@@ -9,6 +9,8 @@ import torch
 from cag_avatar_training.synthetic.creases import crease_amplitudes
 from cag_avatar_training.synthetic.hair import Hairdo, grow_hair
 from cag_avatar_training.synthetic.identity import (
+    SHAPE_LIMIT,
+    SHAPE_SPREAD,
     Traits,
     draw_traits,
     mouth_offsets,
@@ -152,6 +154,8 @@ def create_subject(
     texture_size: int = 1536,
     strands: int = 3000,
     model: HeadModel | None = None,
+    identity_spread: float = SHAPE_SPREAD,
+    identity_limit: float = SHAPE_LIMIT,
 ) -> Subject:
     """Make the person that a seed names.
 
@@ -160,10 +164,12 @@ def create_subject(
         texture_size: width and height of the skin texture.
         strands: loose hairs.
         model: head model, Anny by default.
+        identity_spread: standard deviation of the identity coefficients.
+        identity_limit: largest identity coefficient.
     """
     model = load_head_model("anny") if model is None else model
     rng = np.random.default_rng([seed, 1])
-    traits = draw_traits(model, rng)
+    traits = draw_traits(model, rng, identity_spread, identity_limit)
     offsets = mouth_offsets(model)
     rest = model.rest_vertices(traits.identity, offsets)
     shape, mean = rest.numpy(), model.vertices.numpy()

@@ -1,0 +1,232 @@
+"""The landmark correction: its network, its input, its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from cag_avatar.errors import InputError
+from cag_avatar.head_models import load_head_model
+from cag_avatar.tracking.landmark_correction import (
+    LandmarkCorrection,
+    face_colors,
+    landmark_features,
+    load_landmark_correction,
+)
+from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
+
+_INPUTS, _KEPT, _TYPICAL, _HIDDEN, _ERRORS = 1497, 7, 4, 6, 3
+
+
+def _mean_head() -> NDArray[np.float64]:
+    model = load_head_model()
+    points = load_landmark_embedding(model).points(model.vertices, model.faces)
+    return points.numpy().astype(np.float64)
+
+
+def _clip(frames: int, seed: int = 0) -> tuple[NDArray, NDArray, NDArray]:
+    """Landmarks, scores and colours of a face that turns a little, with detection noise."""
+    rng = np.random.default_rng(seed)
+    head = _mean_head()
+    landmarks = []
+    for _ in range(frames):
+        yaw, roll = rng.uniform(-0.4, 0.4, 2)
+        c, s = np.cos(yaw), np.sin(yaw)
+        turned = head @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]).T * (1, -1, -1)
+        c, s = np.cos(roll), np.sin(roll)
+        turned = turned @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]).T
+        landmarks.append(turned * 1500 + (240, 200, 0) + rng.normal(0, 0.5, (478, 3)))
+    scores = rng.uniform(0, 1, (frames, 52)).astype(np.float32)
+    colors = rng.uniform(20, 230, (frames, 468, 3)).astype(np.float32)
+    return np.array(landmarks, np.float32), scores, colors
+
+
+def _tiny(seed: int = 1) -> tuple[LandmarkCorrection, dict[str, NDArray]]:
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int, scale: float = 0.3) -> NDArray[np.float32]:
+        # Numbers that float16 holds.
+        return (rng.normal(0, scale, shape)).astype(np.float16).astype(np.float32)
+
+    width = _KEPT + _TYPICAL + 5
+    arrays: dict[str, NDArray] = {
+        "mean": _mean_head()[:468].astype(np.float32), "skin": np.arange(0, 468, 3),
+        "centre": draw(_INPUTS), "basis": draw(_KEPT, _INPUTS, scale=0.02),
+        "typical": np.array(_TYPICAL),
+        "weight0": draw(_HIDDEN, width), "bias0": draw(_HIDDEN),
+        "weight1": draw(_HIDDEN, _HIDDEN), "bias1": draw(_HIDDEN),
+        "weight2": draw(52 + _ERRORS, _HIDDEN), "bias2": draw(52 + _ERRORS),
+        "error_mean": draw(956, scale=0.001), "error_basis": draw(_ERRORS, 956, scale=0.001),
+        "deviation": np.full(52, 0.0625, np.float32),
+    }  # fmt: skip
+    return LandmarkCorrection("anny", arrays, {"subjects": 3}), arrays
+
+
+def _turn(points: NDArray[np.floating], angle: float) -> NDArray[np.float64]:
+    c, s = np.cos(angle), np.sin(angle)
+    out = points.astype(np.float64).copy()
+    out[..., :2] = points[..., :2] @ np.array([[c, -s], [s, c]]).T
+    return out
+
+
+def test_network_agrees_with_a_torch_twin() -> None:
+    correction, a = _tiny()
+    landmarks, scores, colors = _clip(5)
+    found = correction.correct(landmarks, scores, colors)
+    features, frame = landmark_features(
+        a["mean"].astype(np.float64), a["skin"], landmarks, scores, colors
+    )
+    t = {name: torch.from_numpy(np.asarray(value)).double() for name, value in a.items()}
+    x = torch.from_numpy(features)
+    middle = torch.from_numpy(np.median(features, axis=0))
+    offset = middle - t["centre"]
+    clip = torch.cat([(t["basis"] @ offset)[:_TYPICAL], offset[-5:]])
+    value = torch.cat([(x - middle) @ t["basis"].T, clip.expand(5, -1)], 1)
+    for k in range(2):
+        value = torch.nn.functional.linear(value, t[f"weight{k}"], t[f"bias{k}"])
+        value = torch.nn.functional.silu(value)
+    value = torch.nn.functional.linear(value, t["weight2"], t["bias2"])
+    error = (value[:, 52:] @ t["error_basis"] + t["error_mean"]).reshape(5, 478, 2).numpy()
+    np.testing.assert_allclose(found.codes, value[:, :52].clamp(0, 1).numpy(), atol=1e-6)
+    for i in range(5):  # upright = turn @ pixels / scale, so back by the inverse
+        moved = landmarks[i, :, :2] + error[i] @ np.linalg.inv(frame.turn[i]).T * frame.scale[i]
+        np.testing.assert_allclose(found.landmarks[i], moved, atol=1e-3)
+    assert np.abs(found.landmarks - landmarks[..., :2]).max() > 0.3
+    np.testing.assert_array_equal(found.deviation, a["deviation"])
+
+
+def test_typical_features_of_another_clip_are_used() -> None:
+    correction, _ = _tiny()
+    landmarks, scores, colors = _clip(5)
+    features, _ = correction.features(landmarks, scores, colors)
+    own = correction.correct(landmarks, scores, colors)
+    same = correction.correct(landmarks, scores, colors, np.median(features, axis=0))
+    np.testing.assert_array_equal(own.codes, same.codes)
+    other = correction.correct(landmarks, scores, colors, features[0])
+    assert np.abs(own.codes - other.codes).max() > 1e-3
+
+
+@pytest.mark.parametrize("bundled", [False, True])
+def test_where_the_face_lies_in_the_picture_does_not_matter(bundled: bool) -> None:
+    correction = load_landmark_correction("anny") if bundled else _tiny()[0]
+    assert correction is not None
+    landmarks, scores, colors = _clip(4)
+    expected = correction.correct(landmarks, scores, colors)
+    moved = (_turn(landmarks, 0.7) * 1.8 + (35.0, -12.0, 3.0)).astype(np.float32)
+    found = correction.correct(moved, scores, colors)
+    np.testing.assert_allclose(found.codes, expected.codes, atol=2e-4)
+    back = _turn(expected.landmarks, 0.7) * 1.8 + (35.0, -12.0)
+    np.testing.assert_allclose(found.landmarks, back, atol=0.02)
+
+
+def test_a_face_upright_keeps_its_axes() -> None:
+    head = _mean_head()
+    pixels = (head * (1500, -1500, -1500) + (300, 200, 0)).astype(np.float32)[None]
+    _, frame = landmark_features(
+        head[:468], np.arange(468), _turn(pixels, 0.3).astype(np.float32),
+        np.zeros((1, 52), np.float32), np.full((1, 468, 3), 100, np.float32),
+    )  # fmt: skip
+    c, s = np.cos(0.3), np.sin(0.3)
+    np.testing.assert_allclose(frame.turn[0], [[c, s], [-s, c]], atol=1e-4)
+    np.testing.assert_allclose(frame.scale, 1500, rtol=1e-3)
+
+
+def test_light_is_the_log_luminance_without_its_level() -> None:
+    landmarks, scores, colors = _clip(3)
+    head = _mean_head()[:468]
+    light = [
+        landmark_features(head, np.arange(468), landmarks, scores, c)[0][:, -5:]
+        for c in (colors, colors * np.float32(0.5), colors[:, ::-1])
+    ]
+    np.testing.assert_allclose(light[0], light[1], atol=1e-4)
+    assert np.abs(light[0] - light[2]).max() > 0.01
+    # Brighter to the subject's left (canonical +x): the first gradient, of x, grows.
+    normal = head - (0.0, -0.02, -0.09)
+    slope = normal[:, 0] / np.linalg.norm(normal, axis=1)
+    lit = np.repeat((100 * np.exp(0.5 * slope))[None, :, None], 3, 2).repeat(3, 0)
+    found = landmark_features(head, np.arange(468), landmarks, scores, lit.astype(np.float32))[0]
+    np.testing.assert_allclose(found[:, -5:] / 3, [[0.5, 0, 0, 0, 0]] * 3, atol=1e-4)
+
+
+def test_colours_of_a_gradient_are_those_at_the_points() -> None:
+    rng = np.random.default_rng(0)
+    height, width = 200, 240
+    y, x = np.mgrid[:height, :width] + 0.5
+    image = np.stack([x * 0.8 + 20, y * 0.9 + 10, 0.4 * (x + y)], -1).round().astype(np.uint8)
+    points = rng.uniform((60, 60), (180, 140), (478, 2)).astype(np.float32)
+    points[33], points[263] = (80, 90), (160, 90)
+    expected = np.stack([points[:, 0] * 0.8 + 20, points[:, 1] * 0.9 + 10, 0.4 * points.sum(1)], -1)
+    np.testing.assert_allclose(face_colors(image, points), expected[:468], atol=0.8)
+
+
+def test_a_face_outside_of_the_picture_has_no_colour() -> None:
+    image = np.zeros((50, 60, 3), np.uint8)
+    points = np.random.default_rng(0).uniform(500, 520, (478, 3)).astype(np.float32)
+    np.testing.assert_array_equal(face_colors(image, points), np.full((468, 3), 128))
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    correction, _ = _tiny()
+    path = tmp_path / "x.safetensors"
+    correction.save(path)
+    again = LandmarkCorrection.load(path)
+    assert again.head_model == "anny"
+    assert again.protocol == {"subjects": 3}
+    clip = _clip(4)
+    one, two = correction.correct(*clip), again.correct(*clip)
+    np.testing.assert_allclose(one.codes, two.codes, atol=1e-6)
+    np.testing.assert_allclose(one.landmarks, two.landmarks, atol=1e-4)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    missing = tmp_path / "missing.safetensors"
+    with pytest.raises(InputError, match="missing.safetensors"):
+        LandmarkCorrection.load(missing)
+    text = tmp_path / "text.safetensors"
+    text.write_text("not tensors")
+    with pytest.raises(InputError, match="not a landmark correction"):
+        LandmarkCorrection.load(text)
+    good = tmp_path / "good.safetensors"
+    _tiny()[0].save(good)
+    arrays = load_file(good)
+    save_file(arrays, good)
+    with pytest.raises(InputError, match="version 1"):
+        LandmarkCorrection.load(good)
+    del arrays["error_basis"]
+    header = '{"format": "cag_avatar-landmark-correction", "version": 1, "head_model": "anny"}'
+    save_file(arrays, good, metadata={"cag_avatar": header})
+    with pytest.raises(InputError, match="lacks error_basis"):
+        LandmarkCorrection.load(good)
+
+
+def test_the_bundled_file_says_how_well_it_does() -> None:
+    correction = load_landmark_correction("anny")
+    assert correction is not None
+    held_out = correction.protocol["held_out"]
+    assert isinstance(held_out, dict)
+    assert held_out["landmark_rmse_pct_after"] < 0.6 * held_out["landmark_rmse_pct_before"]
+    assert not {*range(1, 6), *range(101, 106)}.intersection(held_out["seeds"])
+    corrected = correction.correct(*_clip(3))
+    assert corrected.deviation.min() >= 0.04 - 1e-4  # as float16
+    assert corrected.deviation.max() < 0.3
+    assert load_landmark_correction("no such model") is None
+
+
+def test_the_bundled_network_leaves_a_still_face_nearly_in_place() -> None:
+    correction = load_landmark_correction("anny")
+    assert correction is not None
+    pixels = (_mean_head() * (1500, -1500, -1500) + (300, 200, 0)).astype(np.float32)
+    landmarks = np.repeat(pixels[None], 3, 0)
+    colors = np.full((3, 468, 3), 120, np.float32)
+    corrected = correction.correct(landmarks, np.zeros((3, 52), np.float32), colors)
+    eyes = np.linalg.norm(pixels[33, :2] - pixels[263, :2])
+    assert np.abs(corrected.landmarks - landmarks[..., :2]).max() < 0.25 * eyes
+    assert corrected.codes.shape == (3, 52)
+    assert np.isfinite(corrected.landmarks).all()
