@@ -128,7 +128,10 @@ def held_out_figures(
         pictures together, correlation and mean absolute error of the COEFFICIENTS. And the root
         mean square of every coefficient's error, [52].
     """
-    before, after, codes, true_codes = [], [], [], []
+    before: list[NDArray[Any]] = []
+    after: list[NDArray[Any]] = []
+    codes: list[NDArray[Any]] = []
+    true_codes: list[NDArray[Any]] = []
     for data in subjects:
         corrected = correction.correct(data.landmarks, data.scores, data.colors)
         true = data.true_px[:, :FACE_LANDMARKS]
