@@ -70,7 +70,7 @@ setup(
     package_dir={"cag_avatar_training": "training"},
     package_data={"cag_avatar": ["data/*"], "cag_avatar_node": ["*.html", "*.xml"]},
     install_requires=[
-        "torch>=2.4",
+        "torch>=2.7",
         "numpy>=1.26",
         "scipy",
         "numba",
