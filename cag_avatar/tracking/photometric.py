@@ -35,6 +35,7 @@ from cag_avatar.tracking.appearance import (
 from cag_avatar.tracking.clip_fit import ClipFit
 from cag_avatar.tracking.fitting import (
     FitState,
+    Silhouette,
     _apply,
     _frame_normal,
     _landmark_rows,
@@ -44,6 +45,7 @@ from cag_avatar.tracking.fitting import (
     _project,
     _robust,
     _Rows,
+    _silhouette_rows,
     _solve_bounded,
     _unit,
     landmark_residuals,
@@ -112,6 +114,7 @@ def refine_photometric(
     image: Callable[[int], NDArray[np.uint8]],
     config: PhotometricConfig | None = None,
     progress: Callable[[], object] | None = None,
+    silhouette: Silhouette | None = None,
 ) -> ClipFit:
     """Solve pose and code of every frame again, so that the pictures of a surface point agree.
 
@@ -127,11 +130,14 @@ def refine_photometric(
             a level and frame, from several threads.
         config: weights.
         progress: called once a frame and level.
+        silhouette: rim points of all frames, on the person's shape, that hold skull and ears.
 
     Returns:
         A new fit; ``fit`` is not changed.
     """
-    return _Pass(fit, image, config or PhotometricConfig()).run(progress or (lambda: None))
+    return _Pass(fit, image, config or PhotometricConfig(), silhouette).run(
+        progress or (lambda: None)
+    )
 
 
 class _Pass:
@@ -142,8 +148,10 @@ class _Pass:
         fit: ClipFit,
         image: Callable[[int], NDArray[np.uint8]],
         config: PhotometricConfig,
+        silhouette: Silhouette | None,
     ) -> None:
         self.fit, self.image, self.config = fit, image, config
+        self.silhouette = silhouette
         faces, barycentric = face_points(fit.model, fit.rest, config.points)
         self.points = fit._space.points(faces, barycentric)
         self.rest = self.points.rest(fit.state.shape)
@@ -294,6 +302,9 @@ class _Pass:
                         state, self.points, self.rest, planes, visible, template, config
                     ),
                 ]  # fmt: skip
+                if self.silhouette is not None:
+                    rim, unit = self.silhouette.at(frames), _unit(self.landmarks[frames])
+                    rows.append(_silhouette_rows(state, rim, unit, fit._config)[0])
                 matrix, right = _frame_normal(rows, state, priors, neighbours)
                 moved = _apply(state, _solve_bounded(matrix, right, state.code))
                 state = replace(

@@ -21,7 +21,7 @@ from cag_avatar.rendering.mesh import MeshBuffers
 from cag_avatar.tracking.clip_fit import ClipFit, Observations, fit_clip, resume_clip
 from cag_avatar.tracking.fitting import FitConfig, FitState
 from cag_avatar.tracking.photometric import PhotometricConfig, refine_photometric
-from cag_avatar.tracking.silhouette import RimPoints, find_rim
+from cag_avatar.tracking.silhouette import RimPoints, find_rim, stack_rims
 
 __all__ = ["ClipFitter"]
 
@@ -85,13 +85,18 @@ class ClipFitter:
         stage: StageStore,
         fit: ClipFit,
         images: FrameStore,
+        alphas: FrameStore,
         config: PhotometricConfig,
         advance: Advance,
     ) -> ClipFit:
         """Stage "photometric"."""
         if not stage.whole:
             done = itertools.count(1)
-            fit = refine_photometric(fit, lambda t: images[t], config, lambda: advance(next(done)))
+            rims = list(self._rims(fit, alphas, np.arange(len(self.landmarks))))
+            rim = stack_rims(rims, fit.model, space=None, rest=fit.rest)
+            fit = refine_photometric(
+                fit, lambda t: images[t], config, lambda: advance(next(done)), rim
+            )
             self._keep(stage, fit)
         return self._kept(stage)
 

@@ -137,7 +137,7 @@ def preprocess(
             alignment = settings.alignment
             steps = count * len(alignment.blurs)
             with stages.open("photometric", (stage.key,), alignment, steps) as (stage, advance):
-                fit = fitter.to_pictures(stage, fit, images, alignment, advance)
+                fit = fitter.to_pictures(stage, fit, images, alphas, alignment, advance)
         with stages.open("torso", (stage.key,), None, count) as (stage, advance):
             torso = follow_torso(fit, images, alphas, stage, advance)
         torso_key = stage.key

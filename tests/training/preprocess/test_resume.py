@@ -39,7 +39,17 @@ CONFIG = PreprocessConfig(
     matte=MatteConfig(working_size=64, survey_frames=6, colour_model_frames=3),
     progress=False,
 )
-STAGES = ["landmarks", "crop", "fit", "matte", "outline", "torso", "reliability", "write"]
+STAGES = [
+    "landmarks",
+    "crop",
+    "fit",
+    "matte",
+    "outline",
+    "photometric",
+    "torso",
+    "reliability",
+    "write",
+]
 
 
 class Killed(BaseException):
@@ -137,7 +147,7 @@ def test_a_changed_setting_repeats_what_depends_on_it(
     with pytest.MonkeyPatch.context() as patch:
         commits = kill_at(patch, -1)
         preprocess(clip, out, changed)
-    assert {name for name, _ in commits} == {"matte", "outline", "torso", "write"}
+    assert {name for name, _ in commits} == {"matte", "outline", "photometric", "torso", "write"}
     assert contents(out) != contents(whole)
     shutil.copytree(work_folder(whole), work_folder(out))
     other = Path(shutil.copy(clip, tmp_path / "other.mp4"))  # copied now: another time of change
