@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cag_avatar.errors import InputError
 from cag_avatar.head_models import ARKIT_INDEX, REGIONS, load_head_model
+from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS, FACE_LANDMARKS
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
 
 __all__ = ["COEFFICIENTS", "Agreement", "TrackingScore", "score_tracking", "track_subjects"]
@@ -35,10 +36,6 @@ COEFFICIENTS = (
     *(f"eyeLook{way}{side}" for way in ("In", "Out", "Up", "Down") for side in ("Left", "Right")),
 )
 _MOUTH = ("lips", "teeth_upper", "teeth_lower", "tongue", "mouth_cavity")
-#: The irises come after the 468 landmarks of the face.
-_FACE_LANDMARKS = 468
-#: Landmarks of the outer corners of the eyes.
-_EYE_CORNERS = (33, 263)
 
 
 @dataclass(frozen=True)
@@ -190,8 +187,8 @@ def _landmark_rmse(dataset: Dataset, truth: Truth, frames: NDArray[np.int64]) ->
             )
         )  # fmt: skip
         true = (true - corner) * scale
-        eyes = (true[:, _EYE_CORNERS[0]] - true[:, _EYE_CORNERS[1]]).norm(dim=-1)
-        error = (found - true)[:, :_FACE_LANDMARKS] / eyes[:, None, None]
+        eyes = (true[:, EYE_OUTER_CORNERS[0]] - true[:, EYE_OUTER_CORNERS[1]]).norm(dim=-1)
+        error = (found - true)[:, :FACE_LANDMARKS] / eyes[:, None, None]
         square += float(error.square().sum())
         count += error.numel()
     return float((square / count) ** 0.5)

@@ -65,10 +65,7 @@ def _observe(model: HeadModel, observations: Observations, config: FitConfig) ->
     if correction is not None and observations.colors is not None:
         colors = observations.colors.astype(np.float32)
         better = correction.correct(landmarks, scores, colors)
-        prior = corrected_prior(
-            torch.from_numpy(better.codes), torch.from_numpy(better.deviation), config
-        )
-        return _Observed(torch.from_numpy(better.landmarks), prior)
+        return _Observed(torch.from_numpy(better.landmarks), corrected_prior(better, config))
     if config.correct_landmarks:
         _LOG.info("head model '%s': landmarks are taken as the detector gives them", model.name)
     return _Observed(

@@ -212,9 +212,7 @@ class ExpressionEstimator:
         better = self._correction.correct(
             face.landmarks[None], face.scores[None], seen.colors[None], operator.typical
         )
-        codes, deviation = torch.from_numpy(better.codes), torch.from_numpy(better.deviation)
-        prior = corrected_prior(codes, deviation, self._config.fit)
-        return torch.from_numpy(better.landmarks), prior
+        return torch.from_numpy(better.landmarks), corrected_prior(better, self._config.fit)
 
     def _prior(self) -> CodePrior:
         # code_prior takes the resting values from the frames it is given; the newest is the last.
@@ -278,8 +276,7 @@ class ExpressionEstimator:
             typical = np.median(self._correction.features(found, scores, colors)[0], axis=0)
             better = self._correction.correct(found, scores, colors, typical)
             landmarks = torch.from_numpy(better.landmarks)
-            codes, deviation = torch.from_numpy(better.codes), torch.from_numpy(better.deviation)
-            prior = corrected_prior(codes, deviation, config)
+            prior = corrected_prior(better, config)
         state = initial_state(self._points, landmarks, _middle(size), config)
         arguments = (self._points, landmarks, self._weights, prior, config)
         state = fit_frames(state, *arguments, iterations=3)

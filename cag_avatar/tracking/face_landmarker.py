@@ -16,10 +16,21 @@ from numpy.typing import NDArray
 from cag_avatar.errors import InputError, MissingDependencyError
 from cag_avatar.head_models.arkit import ARKIT_INDEX, ARKIT_NAMES
 
-__all__ = ["NUM_LANDMARKS", "DetectedFace", "FaceLandmarker", "find_landmarker_model"]
+__all__ = [
+    "EYE_OUTER_CORNERS",
+    "FACE_LANDMARKS",
+    "NUM_LANDMARKS",
+    "DetectedFace",
+    "FaceLandmarker",
+    "find_landmarker_model",
+]
 
 #: Landmarks a face: 468 on the skin, 5 on each iris.
 NUM_LANDMARKS = 478
+#: Landmarks on the skin; those of the irises follow.
+FACE_LANDMARKS = 468
+#: Landmarks of the outer corners of the right and the left eye.
+EYE_OUTER_CORNERS = (33, 263)
 
 _MODEL_NAME = "face_landmarker.task"
 

@@ -1,5 +1,5 @@
-"""Fit a head model to landmarks and silhouettes of a clip: shared shape and focal length, and pose
-and expression code of every frame.
+"""Fit a head model to landmarks and silhouettes of a clip: shared shape, and pose and expression
+code of every frame.
 
 Damped Gauss-Newton with analytic Jacobians. All frames are linearised together; the variables of
 each frame are eliminated (Schur complement) when the shared ones are solved, as in bundle
@@ -19,6 +19,8 @@ from cag_avatar.errors import InputError
 from cag_avatar.geometry import rigid_transform, rotation_vector_to_matrix
 from cag_avatar.head_models.arkit import ARKIT_INDEX, ARKIT_NAMES
 from cag_avatar.head_models.base import MAX_GAZE_PITCH, MAX_GAZE_YAW
+from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS, FACE_LANDMARKS
+from cag_avatar.tracking.landmark_correction import Corrected
 from cag_avatar.tracking.surface_basis import SurfacePoints
 
 __all__ = [
@@ -42,8 +44,6 @@ _OVAL = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152,
     148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 )  # fmt: skip
-_EYE_OUTER_CORNERS = (33, 263)
-_FIRST_IRIS = 468
 _CHUNK = 64
 
 
@@ -78,7 +78,7 @@ class FitConfig:
     effective_silhouette: float = 40.0
     """Independent measurements that the silhouette points of a frame count for."""
     shared_frames: int = 48
-    """Frames, spread over the clip, that determine shape and focal length."""
+    """Frames, spread over the clip, that determine the shape."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -191,8 +191,9 @@ def code_prior(scores: Tensor, config: FitConfig) -> CodePrior:
     return CodePrior(mean, deviation, smooth)
 
 
-def corrected_prior(codes: Tensor, deviation: Tensor, config: FitConfig) -> CodePrior:
-    """Prior from the codes [T, 52] and their deviations [52] of a LandmarkCorrection."""
+def corrected_prior(corrected: Corrected, config: FitConfig) -> CodePrior:
+    """Prior from the codes that a LandmarkCorrection predicts."""
+    codes, deviation = (torch.from_numpy(x) for x in (corrected.codes, corrected.deviation))
     smooth = torch.full_like(deviation, config.smooth_code)
     smooth[[i for name, i in ARKIT_INDEX.items() if name.startswith("eye")]] *= 5
     return CodePrior(codes, deviation, smooth)
@@ -212,10 +213,10 @@ def initial_state(
         centre: principal point in pixels.
         config: gives distance or focal length.
     """
-    model = points.mean[:_FIRST_IRIS]
+    model = points.mean[:FACE_LANDMARKS]
     model_mean = model.mean(0)
     centred = model - model_mean
-    image = landmarks[:, :_FIRST_IRIS]
+    image = landmarks[:, :FACE_LANDMARKS]
     image_mean = image.mean(1)
     # Least squares for the 2 x 3 scaled projection, then the nearest rotation.
     pseudo = torch.linalg.pinv(centred)  # [3, N]
@@ -369,7 +370,7 @@ def _unit(landmarks: Tensor) -> Tensor:
 
     At a strong yaw the distance shrinks; the height of the face then sets the scale.
     """
-    a, b = landmarks[:, _EYE_OUTER_CORNERS[0]], landmarks[:, _EYE_OUTER_CORNERS[1]]
+    a, b = landmarks[:, EYE_OUTER_CORNERS[0]], landmarks[:, EYE_OUTER_CORNERS[1]]
     height = (landmarks[:, 168] - landmarks[:, 164]).norm(dim=-1)  # between the eyes to the lip
     return torch.maximum((a - b).norm(dim=-1), 1.2 * height).clamp(min=1.0)
 
@@ -476,9 +477,7 @@ def _facing(points: SurfacePoints, rotation: Tensor) -> Tensor:
     return ((towards + 0.1) / 0.5).clamp(0.05, 1.0)
 
 
-def _silhouette_rows(
-    state: FitState, rim: Silhouette, unit: Tensor, config: FitConfig
-) -> tuple[_Rows, Tensor]:
+def _silhouette_rows(state: FitState, rim: Silhouette, unit: Tensor, config: FitConfig) -> _Rows:
     rest = rim.mean
     if rim.shape.shape[1]:
         rest = rest + torch.einsum("s,tskc->tkc", state.shape, rim.shape)
@@ -493,7 +492,7 @@ def _silhouette_rows(
     weight = rim.weight * config.effective_silhouette / present / config.silhouette_deviation**2
     weight = weight * _robust((residual / config.silhouette_deviation) ** 2, config.robust_scale)
     project = torch.einsum("tkj,tjc->tkc", row, state.rotation)[:, :, None]
-    return _Rows(residual, by_frame, weight, project), rest
+    return _Rows(residual, by_frame, weight, project)
 
 
 def _frame_normal(
@@ -584,7 +583,7 @@ def _frame_step(
         _landmark_rows(state, points, points.rest(state.shape), landmarks, weights, priors.config)
     ]
     if rim is not None:
-        rows.append(_silhouette_rows(state, rim, _unit(landmarks), priors.config)[0])
+        rows.append(_silhouette_rows(state, rim, _unit(landmarks), priors.config))
     matrix, right = _frame_normal(rows, state, priors, neighbours)
     return _apply(state, _solve_bounded(matrix, right, state.code))
 
@@ -611,7 +610,7 @@ def _shared_step(
         bases = [torch.einsum("tnij,snj->tnis", rows[0].project, points.shape).flatten(1, 2)]
         if rim is not None:
             edge = rim.at(frames)
-            row, _ = _silhouette_rows(part, edge, _unit(landmarks[frames]), config)
+            row = _silhouette_rows(part, edge, _unit(landmarks[frames]), config)
             rows.append(row)
             bases.append(torch.einsum("tkij,tskj->tkis", row.project, edge.shape).flatten(1, 2))
         matrix, frame_right = _frame_normal(rows, part, local, None)

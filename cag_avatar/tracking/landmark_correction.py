@@ -24,10 +24,13 @@ from safetensors.numpy import save_file
 
 from cag_avatar.errors import InputError
 from cag_avatar.files import replacing
-from cag_avatar.tracking.face_landmarker import NUM_LANDMARKS
+from cag_avatar.tracking.face_landmarker import (
+    EYE_OUTER_CORNERS,
+    FACE_LANDMARKS,
+    NUM_LANDMARKS,
+)
 
 __all__ = [
-    "FACE_LANDMARKS",
     "Corrected",
     "FaceFrame",
     "LandmarkCorrection",
@@ -37,13 +40,9 @@ __all__ = [
     "load_landmark_correction",
 ]
 
-#: Landmarks on the skin; those of the irises follow.
-FACE_LANDMARKS = 468
-
 _FORMAT = "cag_avatar-landmark-correction"
 #: Blur of the picture in which the light is read, in distances between the outer eye corners.
 _COLOR_BLUR = 0.04
-_EYE_OUTER_CORNERS = (33, 263)
 #: Scales that bring the parts of the feature vector to a like size: metres, scores, rotation, log.
 _CENTIMETRE, _SCORE, _TURN, _LIGHT = 0.01, 4.0, 4.0, 3.0
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -84,7 +83,7 @@ def face_colors(image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDA
     points = landmarks[:FACE_LANDMARKS, :2].astype(np.float32)
     low = np.floor(points.min(0)).astype(int)
     high = np.ceil(points.max(0)).astype(int) + 1
-    eyes = points[_EYE_OUTER_CORNERS[0]] - points[_EYE_OUTER_CORNERS[1]]
+    eyes = points[EYE_OUTER_CORNERS[0]] - points[EYE_OUTER_CORNERS[1]]
     sigma = max(_COLOR_BLUR * float(np.linalg.norm(eyes)), 0.5)
     margin = int(3 * sigma) + 1
     x0, y0 = np.maximum(low - margin, 0)

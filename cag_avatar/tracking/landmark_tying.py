@@ -20,12 +20,11 @@ from cag_avatar.geometry import rigid_transform, rotation_vector_to_matrix
 from cag_avatar.head_models.arkit import ARKIT_INDEX, ARKIT_NAMES
 from cag_avatar.head_models.base import REGIONS, HeadModel
 from cag_avatar.rendering.mesh import interpolate, rasterize, vertex_normals
-from cag_avatar.tracking.face_landmarker import NUM_LANDMARKS, FaceLandmarker
+from cag_avatar.tracking.face_landmarker import FACE_LANDMARKS, NUM_LANDMARKS, FaceLandmarker
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
 
 __all__ = ["TyingConfig", "tie_landmarks"]
 
-_FIRST_IRIS = 468
 _SKIN = ("face_skin", "lips", "ears", "scalp", "neck")
 _EYES = ("eye_left", "eye_right")
 
@@ -206,14 +205,14 @@ def _place(model: HeadModel, camera: PinholeCamera, renders: list[_Render]) -> L
     out_weight = np.zeros((NUM_LANDMARKS, 3), np.float32)
     spread = np.zeros(NUM_LANDMARKS, np.float32)
     for k in range(NUM_LANDMARKS):
-        allowed = allowed_on[_SKIN if k < _FIRST_IRIS else iris]
+        allowed = allowed_on[_SKIN if k < FACE_LANDMARKS else iris]
         # The rim of an iris often hides behind a lid: its centre leads to the same eye.
-        probe = k if k < _FIRST_IRIS else _FIRST_IRIS + 5 * ((k - _FIRST_IRIS) // 5)
+        probe = k if k < FACE_LANDMARKS else FACE_LANDMARKS + 5 * ((k - FACE_LANDMARKS) // 5)
         hits = np.array([r.hit[probe] for r in renders])
         hits = hits[(hits >= 0)]
         hits = hits[allowed[hits]]
         if len(hits) == 0:
-            where = "skin" if k < _FIRST_IRIS else "eye"
+            where = "skin" if k < FACE_LANDMARKS else "eye"
             raise InputError(
                 f"head model '{model.name}': landmark {k} never falls on the {where}; the renders "
                 "do not look like its faces, or its regions are wrong (FLAME: import with --masks)"

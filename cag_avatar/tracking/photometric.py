@@ -304,7 +304,7 @@ class _Pass:
                 ]  # fmt: skip
                 if self.silhouette is not None:
                     rim, unit = self.silhouette.at(frames), _unit(self.landmarks[frames])
-                    rows.append(_silhouette_rows(state, rim, unit, fit._config)[0])
+                    rows.append(_silhouette_rows(state, rim, unit, fit._config))
                 matrix, right = _frame_normal(rows, state, priors, neighbours)
                 moved = _apply(state, _solve_bounded(matrix, right, state.code))
                 state = replace(

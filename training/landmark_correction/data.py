@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from cag_avatar.errors import InputError
 from cag_avatar.files import replacing
 from cag_avatar.head_models import ARKIT_NAMES
-from cag_avatar.tracking.face_landmarker import NUM_LANDMARKS
-from cag_avatar.tracking.landmark_correction import FACE_LANDMARKS
+from cag_avatar.tracking.face_landmarker import FACE_LANDMARKS, NUM_LANDMARKS
 
 __all__ = ["CorrectionData"]
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cag_avatar.head_models import ARKIT_INDEX, REGIONS, HeadModel
+from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS, FACE_LANDMARKS
 from cag_avatar.tracking.landmark_correction import (
-    FACE_LANDMARKS,
     LandmarkCorrection,
     landmark_features,
 )
@@ -24,8 +24,6 @@ from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
 
 __all__ = ["Examples", "bare_skin", "fit_network", "held_out_figures", "make_examples"]
 
-#: Outer corners of the eyes; their distance is the unit of landmark errors.
-_EYE_CORNERS = (33, 263)
 #: Weight of the codes' squared errors against the error components' (of unit-like scale).
 _CODE_WEIGHT = 4.0
 #: The largest error component gets this standard deviation.
@@ -135,7 +133,7 @@ def held_out_figures(
     for data in subjects:
         corrected = correction.correct(data.landmarks, data.scores, data.colors)
         true = data.true_px[:, :FACE_LANDMARKS]
-        eyes = np.linalg.norm(true[:, _EYE_CORNERS[0]] - true[:, _EYE_CORNERS[1]], axis=1)
+        eyes = np.linalg.norm(true[:, EYE_OUTER_CORNERS[0]] - true[:, EYE_OUTER_CORNERS[1]], axis=1)
         for points, out in ((data.landmarks[..., :2], before), (corrected.landmarks, after)):
             out.append((points[:, :FACE_LANDMARKS] - true) / eyes[:, None, None])
         codes.append(corrected.codes)

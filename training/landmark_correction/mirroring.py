@@ -8,8 +8,7 @@ from cag_avatar_training.landmark_correction.data import CorrectionData
 from numpy.typing import NDArray
 
 from cag_avatar.head_models import ARKIT_INDEX, ARKIT_NAMES, REGIONS, HeadModel
-from cag_avatar.tracking.face_landmarker import NUM_LANDMARKS
-from cag_avatar.tracking.landmark_correction import FACE_LANDMARKS
+from cag_avatar.tracking.face_landmarker import FACE_LANDMARKS, NUM_LANDMARKS
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
 
 __all__ = ["mirror_codes", "mirror_landmarks", "mirrored_data", "mirrored_points"]

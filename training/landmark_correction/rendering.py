@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
 from cag_avatar.head_models import ARKIT_INDEX, ARKIT_NAMES, HeadModel
-from cag_avatar.tracking.face_landmarker import NUM_LANDMARKS, FaceLandmarker
-from cag_avatar.tracking.landmark_correction import FACE_LANDMARKS, face_colors
+from cag_avatar.tracking.face_landmarker import FACE_LANDMARKS, NUM_LANDMARKS, FaceLandmarker
+from cag_avatar.tracking.landmark_correction import face_colors
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
 
 __all__ = ["render_subject", "render_subjects"]

@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 
 from cag_avatar.errors import InputError
 from cag_avatar.head_models.arkit import ARKIT_NAMES
-from cag_avatar.tracking.face_landmarker import NUM_LANDMARKS, DetectedFace
-from cag_avatar.tracking.landmark_correction import FACE_LANDMARKS
+from cag_avatar.tracking.face_landmarker import FACE_LANDMARKS, NUM_LANDMARKS, DetectedFace
 
 __all__ = ["Detections", "find_landmarks", "frame_ranges", "too_short"]
 
