@@ -17,6 +17,7 @@ __all__ = [
     "quaternion_multiply",
     "quaternion_to_matrix",
     "rigid_transform",
+    "rotation_6d_derivative",
     "rotation_6d_to_matrix",
     "rotation_vector_to_matrix",
     "transform_about",
@@ -119,6 +120,28 @@ def rotation_6d_to_matrix(values: Tensor) -> Tensor:
     a = torch.nn.functional.normalize(first, dim=-1)
     b = torch.nn.functional.normalize(second - (a * second).sum(-1, keepdim=True) * a, dim=-1)
     return torch.stack([a, b, torch.linalg.cross(a, b)], -2)
+
+
+def rotation_6d_derivative(values: Tensor) -> Tensor:
+    """Derivative of :func:`rotation_6d_to_matrix` by each of the six numbers: [..., 6, 3, 3].
+
+    In closed form: forward-mode differentiation cannot be used from several threads at once.
+    """
+    first, second = values[..., None, :3], values[..., None, 3:]
+    length = first.norm(dim=-1, keepdim=True)
+    a = first / length
+    along = (a * second).sum(-1, keepdim=True)
+    rest = second - along * a
+    width = rest.norm(dim=-1, keepdim=True)
+    b = rest / width
+    unit = torch.eye(6, dtype=values.dtype, device=values.device)
+    by_first, by_second = unit[:, :3], unit[:, 3:]
+    da = (by_first - (a * by_first).sum(-1, keepdim=True) * a) / length
+    turned = (da * second + a * by_second).sum(-1, keepdim=True)
+    drest = by_second - turned * a - along * da
+    db = (drest - (b * drest).sum(-1, keepdim=True) * b) / width
+    dc = torch.linalg.cross(da, b.expand_as(da)) + torch.linalg.cross(a.expand_as(db), db)
+    return torch.stack([da, db, dc], -2)
 
 
 def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:

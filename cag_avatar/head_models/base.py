@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,9 @@ REGIONS: tuple[str, ...] = (
 #: Eyeball rotation, radians, that an ARKit eyeLook* coefficient of 1 stands for.
 MAX_GAZE_YAW = np.deg2rad(30.0)
 MAX_GAZE_PITCH = np.deg2rad(22.0)
+
+#: Forward-mode differentiation has one state for all threads of a process.
+_FORWARD_MODE = threading.Lock()
 
 #: Kinds of head model by the name that files carry; subclasses of HeadModel enter themselves.
 HEAD_MODEL_KINDS: dict[str, type[HeadModel]] = {}
@@ -173,6 +177,14 @@ class HeadModel(ABC):
         return self.vertices.new_ones(self.num_expression)
 
     @property
+    def code_deviation(self) -> Tensor:
+        """How far a coefficient strays from what ARKit scores suggest (arkit_to_code()), [E].
+
+        Standard deviations, for fitting.
+        """
+        return self.vertices.new_full((self.num_expression,), 0.25)
+
+    @property
     def code_tokens(self) -> tuple[str, ...]:
         """Name of the token that each coefficient belongs to, E of them.
 
@@ -266,5 +278,6 @@ class HeadModel(ABC):
             posed = self.posed_vertices(rest, one[None], still, still)[0]
             return (posed[self.faces[faces]] * barycentric[..., None]).sum(1)
 
-        jacobian = [torch.func.jacfwd(points)(one).permute(2, 0, 1) for one in code]
+        with _FORWARD_MODE:
+            jacobian = [torch.func.jacfwd(points)(one).permute(2, 0, 1) for one in code]
         return torch.stack([points(one) for one in code]), torch.stack(jacobian)

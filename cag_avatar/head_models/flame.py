@@ -20,6 +20,7 @@ from torch import Tensor
 from cag_avatar.geometry import (
     matrix_to_rotation_6d,
     rigid_transform,
+    rotation_6d_derivative,
     rotation_6d_to_matrix,
     rotation_vector_to_matrix,
 )
@@ -113,6 +114,14 @@ class FlameHeadModel(HeadModel, kind="flame"):
     def code_high(self) -> Tensor:
         """inf but for the eyelids, [E]."""
         return torch.where(self.code_low == 0, 1.0, torch.inf).to(self.vertices)
+
+    @property
+    def code_deviation(self) -> Tensor:
+        """1 for expression components, which have no ARKit name and unit variance; jaw 0.12 and
+        eyes 0.35 (about radians), eyelids 0.25, [E]."""
+        deviation = self.vertices.new_ones(self.num_expression)
+        deviation[-20:-14], deviation[-14:-2], deviation[-2:] = 0.12, 0.35, 0.25
+        return deviation
 
     @property
     def code_tokens(self) -> tuple[str, ...]:
@@ -246,8 +255,7 @@ class FlameHeadModel(HeadModel, kind="flame"):
         jacobian[:, -2:] = moved(self.eyelid_basis)
 
         six = code[:, -20:-2].unflatten(1, (3, 6))
-        slope = torch.func.vmap(torch.func.vmap(torch.func.jacfwd(rotation_6d_to_matrix)))(six)
-        slope = slope.permute(0, 1, 4, 2, 3)  # [T, 3, 6, 3, 3]
+        slope = rotation_6d_derivative(six)  # [T, 3, 6, 3, 3]
         pivots = self.joints(rest, code)[:, list(_TURNED)]
         arm = canonical[:, None] - pivots[:, :, None, None]  # [T, 3, N, 3, 3]
         arm = torch.einsum("ncj,tjnca->tjna", held, arm)

@@ -25,6 +25,7 @@ from cag_avatar.tracking.fitting import (
     initial_state,
     landmark_residuals,
     landmark_weights,
+    model_prior,
 )
 from cag_avatar.tracking.landmark_correction import load_landmark_correction
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
@@ -68,9 +69,10 @@ def _observe(model: HeadModel, observations: Observations, config: FitConfig) ->
         return _Observed(torch.from_numpy(better.landmarks), corrected_prior(better, config))
     if config.correct_landmarks:
         _LOG.info("head model '%s': landmarks are taken as the detector gives them", model.name)
+    prior = code_prior(torch.from_numpy(scores).float(), config)
     return _Observed(
         torch.from_numpy(np.ascontiguousarray(landmarks[..., :2])).float(),
-        code_prior(torch.from_numpy(scores).float(), config),
+        model_prior(model, prior, config),
     )
 
 
@@ -97,6 +99,11 @@ class ClipFit:
         self._weights = landmark_weights(embedding.spread, config)
         self.identity, self.offsets = space.split(state.shape)
         self.rest = model.rest_vertices(self.identity, self.offsets)
+
+    @property
+    def count(self) -> int:
+        """Number of frames T."""
+        return len(self.state.code)
 
     @property
     def camera(self) -> PinholeCamera:

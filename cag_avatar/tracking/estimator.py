@@ -218,8 +218,8 @@ class ExpressionEstimator:
         # code_prior takes the resting values from the frames it is given; the newest is the last.
         enough = len(self._scores) >= self._config.calibration_frames
         recent = list(self._scores) if enough else [self._scores[-1]]
-        mean, deviation, smooth = code_prior(torch.from_numpy(np.stack(recent)), self._config.fit)
-        return CodePrior(mean[-1:], deviation, smooth)
+        prior = code_prior(torch.from_numpy(np.stack(recent)), self._config.fit)
+        return prior.at(torch.tensor([len(recent) - 1]))
 
     def _start(self, landmarks: Tensor) -> FitState:
         assert self._size is not None

@@ -18,7 +18,7 @@ from torch import Tensor
 from cag_avatar.errors import InputError
 from cag_avatar.geometry import rigid_transform, rotation_vector_to_matrix
 from cag_avatar.head_models.arkit import ARKIT_INDEX, ARKIT_NAMES
-from cag_avatar.head_models.base import MAX_GAZE_PITCH, MAX_GAZE_YAW
+from cag_avatar.head_models.base import HeadModel
 from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS, FACE_LANDMARKS
 from cag_avatar.tracking.landmark_correction import Corrected
 from cag_avatar.tracking.surface_basis import SurfacePoints
@@ -36,6 +36,7 @@ __all__ = [
     "initial_state",
     "landmark_residuals",
     "landmark_weights",
+    "model_prior",
     "track_frame",
 ]
 
@@ -101,7 +102,7 @@ class FitState:
     translation: Tensor
     """Head translation, metres, [T, 3]."""
     code: Tensor
-    """Expression codes in [0, 1], [T, E]."""
+    """Expression codes, [T, E]."""
 
     def head_pose(self) -> Tensor:
         """Canonical to camera space, [T, 4, 4]."""
@@ -146,10 +147,14 @@ class CodePrior(NamedTuple):
     """Standard deviation of a coefficient from its mean, [E]."""
     smooth: Tensor
     """Of a coefficient from the mean of its neighbours in time, [E]."""
+    low: Tensor
+    """Smallest coefficients, [E]; -inf where there is no bound."""
+    high: Tensor
+    """Largest coefficients, [E]; inf where there is no bound."""
 
     def at(self, frames: Tensor) -> CodePrior:
         """The prior of some frames."""
-        return CodePrior(self.mean[frames], self.deviation, self.smooth)
+        return self._replace(mean=self.mean[frames])
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,8 @@ class _Priors:
     mean: Tensor  # [T, E] of the code
     deviation: Tensor  # [E]
     smooth: Tensor  # [E]
+    low: Tensor  # [E]
+    high: Tensor  # [E]
     config: FitConfig
     temporal: bool = field(default=True)
 
@@ -188,7 +195,7 @@ def code_prior(scores: Tensor, config: FitConfig) -> CodePrior:
             deviation[index] = 1.0
         if name in ("tongueOut", "cheekPuff", "jawForward"):  # hardly seen by landmarks
             deviation[index] = 0.05
-    return CodePrior(mean, deviation, smooth)
+    return CodePrior(mean, deviation, smooth, *_unit_interval(deviation))
 
 
 def corrected_prior(corrected: Corrected, config: FitConfig) -> CodePrior:
@@ -196,7 +203,22 @@ def corrected_prior(corrected: Corrected, config: FitConfig) -> CodePrior:
     codes, deviation = (torch.from_numpy(x) for x in (corrected.codes, corrected.deviation))
     smooth = torch.full_like(deviation, config.smooth_code)
     smooth[[i for name, i in ARKIT_INDEX.items() if name.startswith("eye")]] *= 5
-    return CodePrior(codes, deviation, smooth)
+    return CodePrior(codes, deviation, smooth, *_unit_interval(deviation))
+
+
+def model_prior(model: HeadModel, arkit: CodePrior, config: FitConfig) -> CodePrior:
+    """Prior of a head model's own code from the prior of ARKit's 52 coefficients."""
+    if model.expression_names == ARKIT_NAMES:
+        return arkit
+    deviation = model.code_deviation
+    smooth = deviation * (config.smooth_code / config.code_deviation)
+    smooth[[i for i, name in enumerate(model.expression_names) if name.startswith("eye")]] *= 5
+    mean = model.arkit_to_code(arkit.mean)
+    return CodePrior(mean, deviation, smooth, model.code_low, model.code_high)
+
+
+def _unit_interval(like: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(like), torch.ones_like(like)
 
 
 def initial_state(
@@ -205,7 +227,7 @@ def initial_state(
     centre: tuple[float, float],
     config: FitConfig,
 ) -> FitState:
-    """Start: mean shape, zero code, pose by scaled orthography; see FitConfig.distance.
+    """Start: mean shape, neutral code, pose by scaled orthography; see FitConfig.distance.
 
     Args:
         points: the landmarks' surface points.
@@ -232,7 +254,7 @@ def initial_state(
     xy = (image_mean - image.new_tensor(centre)) / focal * depth[:, None]
     at = torch.cat([xy, depth[:, None]], 1)
     translation = at - (rotation @ model_mean[:, None])[..., 0]
-    code = torch.zeros(len(landmarks), points.expression.shape[0])
+    code = points.neutral.to(landmarks).repeat(len(landmarks), 1)
     shape = torch.zeros(points.shape.shape[0])
     return FitState(shape, focal, centre, rotation, translation, code)
 
@@ -359,7 +381,7 @@ def at_distance(state: FitState, config: FitConfig) -> FitState:
 
 def landmark_residuals(state: FitState, points: SurfacePoints, landmarks: Tensor) -> Tensor:
     """Reprojection errors [T, 478, 2] in inter-ocular distances."""
-    local, _ = _local_points(points, points.rest(state.shape), state.code)
+    local, _ = points.local(points.rest(state.shape), state.code)
     camera = local @ state.rotation.transpose(1, 2) + state.translation[:, None]
     pixels = camera[..., :2] / camera[..., 2:] * state.focal + camera.new_tensor(state.centre)
     return (pixels - landmarks) / _unit(landmarks)[:, None, None]
@@ -373,38 +395,6 @@ def _unit(landmarks: Tensor) -> Tensor:
     a, b = landmarks[:, EYE_OUTER_CORNERS[0]], landmarks[:, EYE_OUTER_CORNERS[1]]
     height = (landmarks[:, 168] - landmarks[:, 164]).norm(dim=-1)  # between the eyes to the lip
     return torch.maximum((a - b).norm(dim=-1), 1.2 * height).clamp(min=1.0)
-
-
-def _local_points(points: SurfacePoints, rest: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
-    """Canonical positions [T, N, 3] and their derivative by the code [T or 1, E, N, 3]."""
-    local = rest + torch.einsum("te,enc->tnc", code, points.expression)
-    on_eye = [torch.nonzero(points.eye == side).flatten() for side in (0, 1)]
-    if not any(len(i) for i in on_eye):
-        return local, points.expression[None]
-    derivative = points.expression[None].expand(len(code), -1, -1, -1).clone()
-    for side, index in enumerate(on_eye):
-        if not len(index):
-            continue
-        # The five iris landmarks span a plane near the cornea; the ball's centre lies 12 mm behind.
-        suffix = ("Left", "Right")[side]
-        centre = rest[index].mean(0) - rest.new_tensor([0.0, 0.0, 0.012])
-        look = {n: ARKIT_INDEX[f"eyeLook{n}{suffix}"] for n in ("In", "Out", "Up", "Down")}
-        outward = 1.0 if side == 0 else -1.0
-        yaw = outward * (code[:, look["Out"]] - code[:, look["In"]]) * MAX_GAZE_YAW
-        pitch = (code[:, look["Down"]] - code[:, look["Up"]]) * MAX_GAZE_PITCH
-        vector = torch.stack([pitch, yaw, torch.zeros_like(yaw)], -1)
-        turned = (rest[index] - centre) @ rotation_vector_to_matrix(vector).transpose(1, 2)
-        local[:, index] = centre + turned
-        x, y, z = turned.unbind(-1)
-        zero = torch.zeros_like(x)
-        by_pitch = torch.stack([zero, -z, y], -1) * MAX_GAZE_PITCH
-        by_yaw = torch.stack([z, zero, -x], -1) * (MAX_GAZE_YAW * outward)
-        derivative[:, :, index] = 0
-        derivative[:, look["Out"], index] = by_yaw
-        derivative[:, look["In"], index] = -by_yaw
-        derivative[:, look["Down"], index] = by_pitch
-        derivative[:, look["Up"], index] = -by_pitch
-    return local, derivative
 
 
 def _project(state: FitState, camera: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
@@ -441,7 +431,7 @@ def _landmark_rows(
     config: FitConfig,
 ) -> _Rows:  # fmt: skip
     unit = _unit(landmarks)
-    local, derivative = _local_points(points, rest, state.code)
+    local, derivative = points.local(rest, state.code)
     rotated = local @ state.rotation.transpose(1, 2)
     camera = rotated + state.translation[:, None]
     pixels, jacobian = _project(state, camera, unit)
@@ -527,12 +517,12 @@ def _frame_normal(
     return matrix, right
 
 
-def _solve_bounded(matrix: Tensor, right: Tensor, code: Tensor) -> Tensor:
-    """Solve with the code kept in [0, 1]: variables that leave are fixed at the bound, twice."""
+def _solve_bounded(matrix: Tensor, right: Tensor, code: Tensor, priors: _Priors) -> Tensor:
+    """Solve with the code kept in its bounds: variables that leave are fixed at the bound, twice."""
     step = torch.linalg.solve(matrix, right)
     low = torch.full_like(right, -torch.inf)
     high = torch.full_like(right, torch.inf)
-    low[:, 6:], high[:, 6:] = -code, 1 - code
+    low[:, 6:], high[:, 6:] = priors.low - code, priors.high - code
     fixed = torch.zeros_like(right, dtype=torch.bool)
     for _ in range(3):
         fixed = fixed | (step < low) | (step > high)
@@ -546,14 +536,14 @@ def _solve_bounded(matrix: Tensor, right: Tensor, code: Tensor) -> Tensor:
     return step.clamp(min=low, max=high)
 
 
-def _apply(state: FitState, step: Tensor) -> FitState:
+def _apply(state: FitState, step: Tensor, priors: _Priors) -> FitState:
     rotation = rotation_vector_to_matrix(step[:, :3].clamp(-0.5, 0.5)) @ state.rotation
     u, _, vt = torch.linalg.svd(rotation)
     return replace(
         state,
         rotation=u @ vt,
         translation=state.translation + 0.1 * step[:, 3:6],
-        code=(state.code + step[:, 6:]).clamp(0, 1),
+        code=(state.code + step[:, 6:]).clamp(min=priors.low, max=priors.high),
     )
 
 
@@ -585,7 +575,7 @@ def _frame_step(
     if rim is not None:
         rows.append(_silhouette_rows(state, rim, _unit(landmarks), priors.config))
     matrix, right = _frame_normal(rows, state, priors, neighbours)
-    return _apply(state, _solve_bounded(matrix, right, state.code))
+    return _apply(state, _solve_bounded(matrix, right, state.code, priors), priors)
 
 
 def _shared_step(
@@ -605,7 +595,7 @@ def _shared_step(
     for start in range(0, len(landmarks), 8):  # the shape Jacobian is large: 2 MB a frame
         frames = torch.arange(start, min(start + 8, len(landmarks)))
         part = state.at(frames)
-        local = _Priors(priors.mean[frames], priors.deviation, priors.smooth, config, False)
+        local = replace(priors, mean=priors.mean[frames])
         rows = [_landmark_rows(part, points, rest, landmarks[frames], weights, config)]
         bases = [torch.einsum("tnij,snj->tnis", rows[0].project, points.shape).flatten(1, 2)]
         if rim is not None:
@@ -635,6 +625,6 @@ def _shared_step(
     frame_steps = []
     for index, (matrix, frame_right, cross) in enumerate(eliminated):
         own = code[index * 8 : index * 8 + 8]
-        frame_steps.append(_solve_bounded(matrix, frame_right - cross @ step, own))
-    moved = _apply(state, torch.cat(frame_steps))
+        frame_steps.append(_solve_bounded(matrix, frame_right - cross @ step, own, priors))
+    moved = _apply(state, torch.cat(frame_steps), priors)
     return replace(moved, shape=state.shape + step)

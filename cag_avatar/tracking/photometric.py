@@ -39,7 +39,6 @@ from cag_avatar.tracking.fitting import (
     _apply,
     _frame_normal,
     _landmark_rows,
-    _local_points,
     _neighbours,
     _Priors,
     _project,
@@ -212,7 +211,7 @@ class _Pass:
 
     def _visible(self, state: FitState) -> Tensor:
         """Points that nothing of the mesh covers, [T, N] bool."""
-        out = torch.zeros(self.count, len(self.rest), dtype=torch.bool)
+        out = torch.zeros(self.count, len(self.points.mean), dtype=torch.bool)
         camera = self.fit.camera
         scale = _RASTER / camera.height
         width = max(round(camera.width * scale), 1)
@@ -236,7 +235,7 @@ class _Pass:
 
     def _project(self, state: FitState) -> tuple[Tensor, Tensor]:
         """Camera-space positions [T, N, 3] and pixels [T, N, 2] of the points."""
-        local, _ = _local_points(self.points, self.rest, state.code)
+        local, _ = self.points.local(self.rest, state.code)
         camera = local @ state.rotation.transpose(1, 2) + state.translation[:, None]
         pixels = camera[..., :2] / camera[..., 2:] * state.focal + camera.new_tensor(state.centre)
         return camera, pixels
@@ -306,7 +305,7 @@ class _Pass:
                     rim, unit = self.silhouette.at(frames), _unit(self.landmarks[frames])
                     rows.append(_silhouette_rows(state, rim, unit, fit._config))
                 matrix, right = _frame_normal(rows, state, priors, neighbours)
-                moved = _apply(state, _solve_bounded(matrix, right, state.code))
+                moved = _apply(state, _solve_bounded(matrix, right, state.code, priors), priors)
                 state = replace(
                     state,
                     rotation=torch.where(enough[:, None, None], moved.rotation, before.rotation),
@@ -343,13 +342,13 @@ def photometric_rows(
     Args:
         state: of T frames.
         points: the surface points.
-        rest: their rest positions [N, 3].
+        rest: the rest head (SurfacePoints.rest).
         planes: features of the T pictures.
         visible: [T, N] bool.
         template: what to find.
         config: weights.
     """
-    local, derivative = _local_points(points, rest, state.code)
+    local, derivative = points.local(rest, state.code)
     rotated = local @ state.rotation.transpose(1, 2)
     pixels, jacobian = _project(
         state, rotated + state.translation[:, None], torch.ones(len(local), dtype=local.dtype)

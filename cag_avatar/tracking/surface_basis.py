@@ -1,4 +1,5 @@
-"""Linear bases of a head at chosen surface points, with smooth offsets that widen the identity."""
+"""A head at chosen surface points: how shape and expression move them. Smooth offsets widen the
+identity."""
 
 from __future__ import annotations
 
@@ -11,11 +12,18 @@ from scipy.linalg import eigh
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from cag_avatar.errors import InputError
-from cag_avatar.head_models.base import REGIONS, HeadModel
+from cag_avatar.geometry import rotation_vector_to_matrix
+from cag_avatar.head_models.arkit import ARKIT_INDEX, ARKIT_NAMES
+from cag_avatar.head_models.base import MAX_GAZE_PITCH, MAX_GAZE_YAW, REGIONS, HeadModel
 from cag_avatar.head_models.linear import LinearHeadModel
 
-__all__ = ["ShapeSpace", "SurfacePoints", "shape_space", "smooth_offset_modes"]
+__all__ = [
+    "PosedSurfacePoints",
+    "ShapeSpace",
+    "SurfacePoints",
+    "shape_space",
+    "smooth_offset_modes",
+]
 
 #: Prior standard deviation (metres) and smoothness length (metres) of the offsets by region. The
 #: scalp gets centimetres, because a head model has no hair; skin gets millimetres.
@@ -57,7 +65,10 @@ def smooth_offset_modes(model: HeadModel, modes: int = _MODES) -> Tensor:
     # Nystroem extension of the eigenvectors, scaled to unit-variance coefficients.
     field = across @ vectors[:, order] / np.sqrt(values[order])
     for side, name in enumerate(("eye_left", "eye_right")):
-        centre = points[model.eye_vertices[side].numpy()].mean(0)
+        ball = model.eye_vertices[side].numpy()
+        if not len(ball):
+            continue
+        centre = points[ball].mean(0)
         lids = (sigma > 0) & (np.linalg.norm(points - centre, axis=1) < 0.019)
         field[region == REGIONS.index(name)] = field[lids].mean(0)
     lips = field[region == REGIONS.index("lips")].mean(0)
@@ -108,7 +119,10 @@ def _farthest_points(points: np.ndarray, count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SurfacePoints:
-    """Linear model of N surface points: position = mean + identity z + offsets u + expression c."""
+    """N surface points of a model that is linear in ARKit's coefficients.
+
+    Position = mean + identity z + offsets u + expression c; points on eyeballs turn.
+    """
 
     mean: Tensor
     """[N, 3] metres, canonical space."""
@@ -119,18 +133,73 @@ class SurfacePoints:
     eye: Tensor
     """0 or 1 for points on the left or right eyeball, else -1, [N] int64."""
 
+    @property
+    def neutral(self) -> Tensor:
+        """The code of the rest head, [E]."""
+        return self.mean.new_zeros(len(self.expression))
+
     def rest(self, shape: Tensor) -> Tensor:
-        """Rest positions [N, 3] for shape coefficients [S]."""
+        """The rest head of shape coefficients [S], as :meth:`local` takes it; here the points'
+        own positions [N, 3]."""
         return self.mean + torch.einsum("s,snc->nc", shape, self.shape)
 
+    def local(self, rest: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Canonical positions [T, N, 3] of codes [T, E], and their derivative by the code
+        [T or 1, E, N, 3]."""
+        local = rest + torch.einsum("te,enc->tnc", code, self.expression)
+        on_eye = [torch.nonzero(self.eye == side).flatten() for side in (0, 1)]
+        if not any(len(i) for i in on_eye):
+            return local, self.expression[None]
+        derivative = self.expression[None].expand(len(code), -1, -1, -1).clone()
+        for side, index in enumerate(on_eye):
+            if not len(index):
+                continue
+            # The five iris landmarks span a plane near the cornea; the ball's centre lies 12 mm
+            # behind.
+            suffix = ("Left", "Right")[side]
+            centre = rest[index].mean(0) - rest.new_tensor([0.0, 0.0, 0.012])
+            look = {n: ARKIT_INDEX[f"eyeLook{n}{suffix}"] for n in ("In", "Out", "Up", "Down")}
+            outward = 1.0 if side == 0 else -1.0
+            yaw = outward * (code[:, look["Out"]] - code[:, look["In"]]) * MAX_GAZE_YAW
+            pitch = (code[:, look["Down"]] - code[:, look["Up"]]) * MAX_GAZE_PITCH
+            vector = torch.stack([pitch, yaw, torch.zeros_like(yaw)], -1)
+            turned = (rest[index] - centre) @ rotation_vector_to_matrix(vector).transpose(1, 2)
+            local[:, index] = centre + turned
+            x, y, z = turned.unbind(-1)
+            zero = torch.zeros_like(x)
+            by_pitch = torch.stack([zero, -z, y], -1) * MAX_GAZE_PITCH
+            by_yaw = torch.stack([z, zero, -x], -1) * (MAX_GAZE_YAW * outward)
+            derivative[:, :, index] = 0
+            derivative[:, look["Out"], index] = by_yaw
+            derivative[:, look["In"], index] = -by_yaw
+            derivative[:, look["Down"], index] = by_pitch
+            derivative[:, look["Up"], index] = -by_pitch
+        return local, derivative
 
-def _expression_basis(model: HeadModel) -> Tensor:
-    if not isinstance(model, LinearHeadModel):
-        raise InputError(
-            f"head model '{model.name}': only linear head models are fitted to videos; fit 'anny', "
-            "or import a dataset that was tracked with this model"
-        )
-    return model.expression_basis
+
+@dataclass(frozen=True)
+class PosedSurfacePoints(SurfacePoints):
+    """N surface points of any head model, posed by the model itself (joints, correctives)."""
+
+    space: ShapeSpace
+    """Of the model."""
+    faces: Tensor
+    """Face of each point, [N] int64."""
+    barycentric: Tensor
+    """Weights of that face's corners, [N, 3]."""
+
+    @property
+    def neutral(self) -> Tensor:
+        """The code of the rest head, [E]."""
+        return self.space.model.neutral_code
+
+    def rest(self, shape: Tensor) -> Tensor:
+        """The whole rest head [V, 3]: joints depend on it."""
+        return self.space.model.rest_vertices(*self.space.split(shape))
+
+    def local(self, rest: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        """As in SurfacePoints, from the whole rest head [V, 3]."""
+        return self.space.model.local_points(rest, code, self.faces, self.barycentric)
 
 
 @lru_cache(maxsize=2)
@@ -170,9 +239,9 @@ class ShapeSpace:
         eye = torch.full((len(faces),), -1, dtype=torch.long)
         for side, name in enumerate(("eye_left", "eye_right")):
             eye[self.model.face_region[faces] == REGIONS.index(name)] = side
-        return SurfacePoints(
-            at(self.model.vertices[None])[0],
-            torch.cat([identity, offsets]),
-            at(_expression_basis(self.model)),
-            eye,
-        )
+        mean, shape = at(self.model.vertices[None])[0], torch.cat([identity, offsets])
+        model = self.model
+        if isinstance(model, LinearHeadModel) and model.expression_names == ARKIT_NAMES:
+            return SurfacePoints(mean, shape, at(model.expression_basis), eye)
+        none = mean.new_zeros(0, len(faces), 3)
+        return PosedSurfacePoints(mean, shape, none, eye, self, faces, barycentric)

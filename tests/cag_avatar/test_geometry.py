@@ -13,6 +13,8 @@ from cag_avatar.geometry import (
     quaternion_multiply,
     quaternion_to_matrix,
     rigid_transform,
+    rotation_6d_derivative,
+    rotation_6d_to_matrix,
     rotation_vector_to_matrix,
     transform_about,
 )
@@ -96,3 +98,11 @@ def test_midway_halves_the_turn_and_the_path_of_the_pivot(flip: float) -> None:
 
     torch.testing.assert_close(image(half), 0.5 * (image(first) + image(second)))
     torch.testing.assert_close(midway_transform(second, first, pivot), half)
+
+
+def test_the_derivative_of_six_numbers_is_that_of_autograd() -> None:
+    values = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).double()
+    found = rotation_6d_derivative(values)
+    for one, derivative in zip(values, found, strict=True):
+        expected = torch.autograd.functional.jacobian(rotation_6d_to_matrix, one)
+        torch.testing.assert_close(derivative, expected.permute(2, 0, 1))

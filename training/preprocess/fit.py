@@ -27,8 +27,8 @@ __all__ = ["ClipFitter"]
 
 #: Frames whose outline determines the shape.
 _RIM_FRAMES = 40
-#: The state of a fit in a stage's folder.
-_STATE = "state"
+#: The state of a fit, and the rim points of all frames, in a stage's folder.
+_STATE, _RIMS = "state", "rims"
 
 
 class ClipFitter:
@@ -77,22 +77,23 @@ class ClipFitter:
             for points in self._rims(fit, alphas, np.arange(count)):
                 rims.append(points)
                 advance(done := done + 1)
+            stage.save(_RIMS, _flat(rims))
             self._keep(stage, fit.with_all_rims(rims))
         return self._kept(stage)
 
     def to_pictures(
         self,
         stage: StageStore,
+        outline: StageStore,
         fit: ClipFit,
         images: FrameStore,
-        alphas: FrameStore,
         config: PhotometricConfig,
         advance: Advance,
     ) -> ClipFit:
-        """Stage "photometric"."""
+        """Stage "photometric". It holds the outline that stage ``outline`` found."""
         if not stage.whole:
             done = itertools.count(1)
-            rims = list(self._rims(fit, alphas, np.arange(len(self.landmarks))))
+            rims = _unflat(outline.load(_RIMS)[0], len(self.landmarks))
             rim = stack_rims(rims, fit.model, space=None, rest=fit.rest)
             fit = refine_photometric(
                 fit, lambda t: images[t], config, lambda: advance(next(done)), rim
@@ -134,3 +135,19 @@ class ClipFitter:
         values: dict[str, Any] = {k: torch.from_numpy(v) for k, v in arrays.items()}
         values |= {k: tuple(v) if isinstance(v, list) else v for k, v in notes.items()}
         return resume_clip(*self._arguments, FitState(**values))
+
+
+def _flat(rims: list[RimPoints]) -> dict[str, NDArray[Any]]:
+    """Rim points of all frames one after the other, and how many each frame has."""
+    names = ("faces", "barycentric", "normals", "targets")
+    arrays = {name: np.concatenate([getattr(r, name) for r in rims]) for name in names}
+    return arrays | {"count": np.array([len(r.faces) for r in rims], np.int64)}
+
+
+def _unflat(arrays: dict[str, NDArray[Any]], frames: int) -> list[RimPoints]:
+    ends = np.cumsum(arrays["count"])
+    assert len(ends) == frames
+    parts = [
+        np.split(arrays[name], ends[:-1]) for name in ("faces", "barycentric", "normals", "targets")
+    ]
+    return [RimPoints(*points) for points in zip(*parts, strict=True)]

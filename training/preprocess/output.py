@@ -8,11 +8,10 @@ from cag_avatar_training.matting import MatteConfig, estimate_foreground, make_p
 from cag_avatar_training.preprocess.crop import COMMIT_EVERY
 from cag_avatar_training.preprocess.frame_store import FrameStore
 from cag_avatar_training.preprocess.parallel import ordered_map
+from cag_avatar_training.preprocess.torso import NOTHING
 from cag_avatar_training.preprocess.workspace import StageStore
 from cag_avatar_training.progress import Advance
 from numpy.typing import NDArray
-
-from cag_avatar.tracking.clip_fit import ClipFit
 
 __all__ = ["write_frames"]
 
@@ -23,7 +22,7 @@ def write_frames(
     alphas: FrameStore,
     own_alpha: bool,
     landmarks: NDArray[np.float32],
-    fit: ClipFit,
+    labels: FrameStore,
     config: MatteConfig,
     stage: StageStore,
     advance: Advance,
@@ -36,26 +35,25 @@ def write_frames(
         alphas: their mattes [S, S].
         own_alpha: the matte is the video's own, so that the images hold the foreground's colours.
         landmarks: pixels of the images, [T, 478, 3].
-        fit: the head whose regions help to label the parts.
+        labels: regions of the fitted head (follow_torso), which help to label the parts.
         config: names the parser.
         stage: notes how far it is.
         advance: told the frames done.
     """
     count = len(landmarks)
     parser = make_parser(lambda t: images[t], landmarks, config)
-    # Drawn in this thread: drawing uses all cores by itself.
-    drawn = ((t, fit.labels(t)) for t in range(stage.done, count))
 
-    def write(item: tuple[int, NDArray[np.int64]]) -> int:
-        t, labels = item
+    def write(t: int) -> int:
         image, alpha = images[t], alphas[t]
-        parts = parser.parse(image, alpha, landmarks[t], labels)
+        drawn = labels[t].astype(np.int64)
+        drawn[drawn == NOTHING] = -1
+        parts = parser.parse(image, alpha, landmarks[t], drawn)
         if not own_alpha:
             image = estimate_foreground(image, alpha)
         writer.write_frame(t, image, alpha, parts)
         return t
 
-    for t in ordered_map(write, drawn):
+    for t in ordered_map(write, range(stage.done, count)):
         advance(t + 1)
         if (t + 1) % COMMIT_EVERY == 0:
             stage.commit(t + 1)

@@ -75,7 +75,7 @@ def preprocess(
     """Make a dataset folder from a video of one head.
 
     Frames without a face are left out. Nothing is at ``out`` unless the whole succeeds. The stages
-    keep what they have done in a folder beside it (:func:`work_folder`, about 1.6 MB a frame at
+    keep what they have done in a folder beside it (:func:`work_folder`, about 1.8 MB a frame at
     512 x 512): a run that was interrupted goes on there when it is repeated, and gives the same
     result. A changed setting repeats only the stages that depend on it.
 
@@ -133,13 +133,14 @@ def preprocess(
         steps = fitter.outline_steps(count)
         with stages.open("outline", (stage.key,), None, steps) as (stage, advance):
             fit = fitter.to_outline(stage, fit, alphas, advance)
+        outline = stage
         if settings.photometric:
             alignment = settings.alignment
             steps = count * len(alignment.blurs)
             with stages.open("photometric", (stage.key,), alignment, steps) as (stage, advance):
-                fit = fitter.to_pictures(stage, fit, images, alphas, alignment, advance)
+                fit = fitter.to_pictures(stage, outline, fit, images, alignment, advance)
         with stages.open("torso", (stage.key,), None, count) as (stage, advance):
-            torso = follow_torso(fit, images, alphas, stage, advance)
+            torso, labels = follow_torso(fit, images, alphas, stage, advance, resources)
         torso_key = stage.key
         with stages.open("reliability", (crop_key,), None, count) as (stage, advance):
             reliability = find_reliability(images.__getitem__, landmarks, stage, advance)
@@ -148,7 +149,7 @@ def preprocess(
             folder = stage.folder / "dataset"
             with DatasetWriter.resume(out, folder, stage.done) as writer:
                 write_frames(
-                    writer, images, alphas, own is not None, landmarks, fit, settings.matte,
+                    writer, images, alphas, own is not None, landmarks, labels, settings.matte,
                     stage, advance,
                 )  # fmt: skip
                 figures = {

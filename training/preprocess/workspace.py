@@ -40,7 +40,7 @@ __all__ = ["StageStore", "Workspace", "file_fingerprint"]
 _LOG = logging.getLogger(__name__)
 
 #: Raised when a stage's files change their meaning.
-_LAYOUT = 1
+_LAYOUT = 2
 #: Bytes at each end of a file that its fingerprint covers.
 _ENDS = 1 << 20
 

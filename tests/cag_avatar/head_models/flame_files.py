@@ -10,13 +10,19 @@ import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
 
 from cag_avatar.head_models import ARKIT_INDEX, LinearHeadModel, load_head_model
+from cag_avatar.head_models.flame import FlameHeadModel
+from cag_avatar.head_models.flame_file import load_flame
+from cag_avatar.head_models.storage import save_head_model
+from cag_avatar.tracking.landmark_embedding import landmark_path, load_landmark_embedding
 
 Arrays = dict[str, Any]
 
@@ -197,3 +203,23 @@ def face_like_flame() -> Arrays:
             for side in ("Left", "Right")
         },
     }
+
+
+def face_flame_model(folder: Path, name: str) -> FlameHeadModel:
+    """:func:`face_like_flame` as a head model file in a folder, the bundled landmarks beside it."""
+    save_head_model(
+        folder / f"{name}.safetensors",
+        load_flame(write_flame_pickle(folder / f"{name}.pkl", face_like_flame()), name),
+    )
+    model = load_head_model(folder / f"{name}.safetensors")
+    assert isinstance(model, FlameHeadModel)
+    head = load_head_model("anny")
+    inner = head.region_faces("teeth_upper", "teeth_lower", "tongue", "mouth_cavity")
+    kept = np.delete(np.arange(len(head.faces)), inner.numpy())
+    place = np.full(len(head.faces), -1)
+    place[kept] = np.arange(len(kept))
+    embedding = load_landmark_embedding(head)
+    faces = torch.from_numpy(place[embedding.faces.numpy()])
+    assert (faces >= 0).all()
+    replace(embedding, head_model=name, faces=faces).save(landmark_path(model))
+    return model

@@ -17,6 +17,8 @@ from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
 from cag_avatar.tracking.surface_basis import ShapeSpace, SurfacePoints
 
 CONFIG = FitConfig()
+#: Their bounds alone matter here.
+PRIORS = fitting._Priors(*fitting.code_prior(torch.zeros(2, 52), CONFIG), CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def moved(state: FitState, variable: int, by: float) -> FitState:
     """One of the 6 + E variables of every frame moved."""
     step = torch.zeros(2, 58, dtype=torch.float64)
     step[:, variable] = by
-    return fitting._apply(state, step)
+    return fitting._apply(state, step, PRIORS)
 
 
 def test_landmark_equations_have_the_derivatives_of_their_residuals(
@@ -147,7 +149,7 @@ def test_bounded_solution_minimises_over_the_box() -> None:
     matrix = root.transpose(1, 2) @ root / 58 + 0.5 * torch.eye(58)
     right = 2 * torch.randn(3, 58, generator=g)
     code = torch.rand(3, 52, generator=g)
-    step = fitting._solve_bounded(matrix, right, code)
+    step = fitting._solve_bounded(matrix, right, code, PRIORS)
     end = code + step[:, 6:]
     assert end.min() >= -1e-5
     assert end.max() <= 1 + 1e-5
@@ -169,7 +171,7 @@ def test_scores_that_never_rest_are_a_bias_and_gaze_is_left_to_the_irises() -> N
     scores[:, ARKIT_INDEX["browDownLeft"]] = 0.4
     scores[20:, ARKIT_INDEX["browDownLeft"]] = 0.7
     scores[:, ARKIT_INDEX["eyeLookInLeft"]] = torch.linspace(0, 1, 40)
-    mean, deviation, smooth = fitting.code_prior(scores, CONFIG)
+    mean, deviation, smooth, *_ = fitting.code_prior(scores, CONFIG)
     brow = mean[:, ARKIT_INDEX["browDownLeft"]]
     torch.testing.assert_close(brow[0], torch.tensor(0.0), atol=1e-6, rtol=0)
     torch.testing.assert_close(brow[-1], torch.tensor(0.5))
@@ -179,7 +181,7 @@ def test_scores_that_never_rest_are_a_bias_and_gaze_is_left_to_the_irises() -> N
     assert smooth[ARKIT_INDEX["eyeBlinkLeft"]] == 5 * smooth[ARKIT_INDEX["jawOpen"]]
     assert mean.min() >= 0
     assert mean.max() <= 1
-    alone, _, _ = fitting.code_prior(scores[:1], CONFIG)
+    alone, *_ = fitting.code_prior(scores[:1], CONFIG)
     torch.testing.assert_close(alone[0, ARKIT_INDEX["browDownLeft"]], torch.tensor(0.4))
 
 

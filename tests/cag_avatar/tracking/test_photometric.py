@@ -75,7 +75,8 @@ def draw(head: HeadModel, state: FitState, frame: int) -> NDArray[np.uint8]:
 
 def prior(codes: torch.Tensor) -> fitting.CodePrior:
     """Believes the codes."""
-    return fitting.CodePrior(codes, torch.full((52,), 0.3), torch.full((52,), 1.0))
+    same = torch.ones(52)
+    return fitting.CodePrior(codes, 0.3 * same, same, 0 * same, same)
 
 
 @pytest.fixture(scope="module")
@@ -243,8 +244,9 @@ def test_rows_have_the_derivatives_of_the_residuals(clip: Clip) -> None:
         return photometric_rows(s, points, rest, planes, visible, template, CONFIG)
 
     found = rows(state)
+    priors = fitting._Priors(*prior(state.code), FitConfig())
     # Samples outside the picture are held at its border: points near it are left out.
-    local, _ = fitting._local_points(points, rest, state.code)
+    local, _ = points.local(rest, state.code)
     camera = local @ state.rotation.transpose(1, 2) + state.translation[:, None]
     pixels = camera[..., :2] / camera[..., 2:] * FOCAL + SIZE / 2
     inside = ((pixels > 6) & (pixels < SIZE - 6)).all(-1).repeat_interleave(CHANNELS, dim=1)
@@ -253,7 +255,7 @@ def test_rows_have_the_derivatives_of_the_residuals(clip: Clip) -> None:
         size = 0.02 if variable < 5 else 0.1
         step = torch.zeros(2, 58)
         step[:, variable] = size
-        ahead, behind = (rows(fitting._apply(state, d)).residual for d in (step, -step))
+        ahead, behind = (rows(fitting._apply(state, d, priors)).residual for d in (step, -step))
         expected = (ahead - behind) / (2 * size)
         error = (found.by_frame[..., variable] - expected)[inside].norm()
         assert error < 0.02 * expected[inside].norm(), variable
