@@ -518,7 +518,7 @@ def _frame_normal(
 
 
 def _solve_bounded(matrix: Tensor, right: Tensor, code: Tensor, priors: _Priors) -> Tensor:
-    """Solve with the code kept in its bounds: variables that leave are fixed at the bound, twice."""
+    """Solve with the code in its bounds: variables that leave are fixed at the bound, twice."""
     step = torch.linalg.solve(matrix, right)
     low = torch.full_like(right, -torch.inf)
     high = torch.full_like(right, torch.inf)
