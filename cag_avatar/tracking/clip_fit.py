@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +31,7 @@ from cag_avatar.tracking.fitting import (
 from cag_avatar.tracking.landmark_correction import load_landmark_correction
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
 from cag_avatar.tracking.silhouette import RimPoints, stack_rims
+from cag_avatar.tracking.steadying import SteadyConfig, steady_poses
 from cag_avatar.tracking.surface_basis import ShapeSpace, shape_space
 
 __all__ = ["ClipFit", "Observations", "fit_clip", "resume_clip"]
@@ -162,6 +164,14 @@ class ClipFit:
             state, self._points, self._observed.landmarks, self._weights, self._observed.prior,
             self._config, iterations=iterations, silhouette=rim,  # type: ignore[arg-type]
         )  # fmt: skip
+        return ClipFit(self.model, self._space, state, self._size, self._observed, self._config)
+
+    def steadied(self, runs: Iterable[tuple[int, int]], config: SteadyConfig) -> ClipFit:
+        """With head poses that tremble less; ``runs`` as in :func:`steady_poses`."""
+        rotation, translation = steady_poses(
+            self.state.rotation, self.state.translation, runs, config
+        )
+        state = replace(self.state, rotation=rotation, translation=translation)
         return ClipFit(self.model, self._space, state, self._size, self._observed, self._config)
 
     def landmark_rmse(self) -> float:

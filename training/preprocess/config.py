@@ -10,6 +10,7 @@ from cag_avatar_training.matting import MatteConfig
 from cag_avatar.errors import InputError
 from cag_avatar.tracking.fitting import FitConfig
 from cag_avatar.tracking.photometric import PhotometricConfig
+from cag_avatar.tracking.steadying import SteadyConfig
 
 __all__ = ["PreprocessConfig"]
 
@@ -34,6 +35,8 @@ class PreprocessConfig:
     """Align the frames by the pictures themselves, after landmarks and outline."""
     alignment: PhotometricConfig = field(default_factory=PhotometricConfig)
     """Settings of that pass."""
+    steady: SteadyConfig = field(default_factory=SteadyConfig)
+    """How far the head poses are steadied at last."""
     progress: bool = True
     """Show progress: bars on a terminal, lines in the log elsewhere."""
     keep_work: bool = False

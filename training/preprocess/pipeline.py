@@ -139,7 +139,8 @@ def preprocess(
             steps = count * len(alignment.blurs)
             with stages.open("photometric", (stage.key,), alignment, steps) as (stage, advance):
                 fit = fitter.to_pictures(stage, outline, fit, images, alignment, advance)
-        with stages.open("torso", (stage.key,), None, count) as (stage, advance):
+        fit = fit.steadied(found.segments(), settings.steady)
+        with stages.open("torso", (stage.key,), settings.steady, count) as (stage, advance):
             torso, labels = follow_torso(fit, images, alphas, stage, advance, resources)
         torso_key = stage.key
         with stages.open("reliability", (crop_key,), None, count) as (stage, advance):
