@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cag_avatar_training.create import CreateConfig, create
 from cag_avatar_training.dataset import Split
+from cag_avatar_training.preprocess import PreprocessConfig
 
 from cag_avatar_cli.options import Backend, Fusion, OutputPath, PathArgument
 from cag_avatar_cli.train import _DEFAULT, training_config
@@ -15,6 +16,7 @@ def command(
     video: PathArgument,
     output: OutputPath,
     workdir: Path | None = None,
+    head_model: str = "anny",
     fusion: Fusion = "cross-attention",
     iterations: int = _DEFAULT.iterations,
     seed: int = 0,
@@ -28,6 +30,7 @@ def command(
         video: of one person, a minute is good.
         output: avatar file (*.cag) to write.
         workdir: folder for the dataset (WORKDIR/dataset) and checkpoints; default OUTPUT + ".work".
+        head_model: the head model that is fitted: "anny", or one that import-flame made.
         fusion: how a Gaussian meets the expression code.
         iterations: frames shown in training.
         seed: of the weights and the order of the frames.
@@ -36,7 +39,10 @@ def command(
         resume: keep what an interrupted run left in the working folder.
     """
     folder = workdir or output.with_name(output.name + ".work")
-    config = CreateConfig(train=training_config(fusion, iterations, seed, split, backend))
+    config = CreateConfig(
+        PreprocessConfig(head_model=head_model),
+        training_config(fusion, iterations, seed, split, backend),
+    )
     result = create(video, output, folder, config, resume)
     print(
         f"avatar:  {output} ({result.training.avatar.num_gaussians} Gaussians)\n"

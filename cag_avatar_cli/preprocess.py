@@ -31,7 +31,7 @@ def command(
         video: of one person, at least 2 seconds of whose face are seen.
         output: dataset folder to write.
         size: width and height of the dataset's images, pixels.
-        head_model: the head model that is fitted: "anny".
+        head_model: the head model that is fitted: "anny", or one that import-flame made.
         fit: weights of the fit.
         matte: settings of the matte and of the labels of eyes, lips and mouth.
         photometric: align the frames by the pictures themselves, after landmarks and outline.

@@ -10,6 +10,8 @@ from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.preprocess import PreprocessConfig, preprocess
 from cag_avatar_training.trainer import TrainResult, train
 
+from cag_avatar.head_models import load_head_model
+
 __all__ = ["CreateConfig", "CreateResult", "create"]
 
 
@@ -47,8 +49,8 @@ def create(
         output: *.cag file to write.
         workdir: folder for the dataset (WORKDIR/dataset) and the training's checkpoints.
         config: settings.
-        resume: keep a whole dataset that is already there and was made from a video of this name,
-            and go on from a checkpoint.
+        resume: keep a whole dataset that is already there and was made from a video of this name
+            with this head model, and go on from a checkpoint.
 
     Raises:
         InputError: as :func:`preprocess` and :func:`train`.
@@ -57,9 +59,11 @@ def create(
     workdir = Path(workdir)
     folder = workdir / "dataset"
     dataset = None
+    wanted = load_head_model(settings.preprocess.head_model).name
     if resume and (folder / "dataset.json").is_file():
         found = Dataset.open(folder)
-        if found.info.source == Path(video).name and Path(video).is_file():
+        same = found.info.source == Path(video).name and found.info.head_model == wanted
+        if same and Path(video).is_file():
             dataset = found
     if dataset is None:
         dataset = preprocess(video, folder, settings.preprocess)
