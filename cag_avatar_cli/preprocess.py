@@ -5,7 +5,7 @@ from __future__ import annotations
 from cag_avatar_training.matting import MatteConfig
 from cag_avatar_training.preprocess import PreprocessConfig, preprocess
 
-from cag_avatar.tracking.fitting import FitConfig
+from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar_cli.options import OutputPath, PathArgument
 
 _MATTE = MatteConfig()

@@ -14,19 +14,16 @@ from torch import Tensor
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.head_models.base import HeadModel
 from cag_avatar.rendering.mesh import MeshBuffers, rasterize
+from cag_avatar.tracking.code_prior import CodePrior, code_prior, corrected_prior, model_prior
+from cag_avatar.tracking.fit_config import FitConfig
+from cag_avatar.tracking.fit_state import FitState
 from cag_avatar.tracking.fitting import (
-    CodePrior,
-    FitConfig,
-    FitState,
     at_distance,
-    code_prior,
-    corrected_prior,
     fit_frames,
     fit_shared,
     initial_state,
     landmark_residuals,
     landmark_weights,
-    model_prior,
 )
 from cag_avatar.tracking.landmark_correction import load_landmark_correction
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding

@@ -16,14 +16,12 @@ from torch import Tensor
 
 from cag_avatar.errors import InputError
 from cag_avatar.head_models import ARKIT_NAMES, load_head_model
+from cag_avatar.tracking.code_prior import CodePrior, code_prior, corrected_prior
 from cag_avatar.tracking.face_landmarker import DetectedFace, FaceLandmarker
+from cag_avatar.tracking.fit_config import FitConfig
+from cag_avatar.tracking.fit_state import FitState
 from cag_avatar.tracking.fitting import (
-    CodePrior,
-    FitConfig,
-    FitState,
     at_distance,
-    code_prior,
-    corrected_prior,
     fit_frames,
     fit_shared,
     initial_state,

@@ -5,7 +5,7 @@ on the mesh keep their appearance, up to light. Each point gets a template, the 
 clip of a feature insensitive to light; pose and code of every frame are then solved again so that
 its picture agrees with the template (direct alignment of an appearance model: Lucas and Kanade,
 1981; Matthews and Baker, 2004), from coarse to fine, the template rebuilt in between. The equations
-are extra rows of those in :mod:`cag_avatar.tracking.fitting`.
+are extra rows of those in :mod:`cag_avatar.tracking.normal_equations`.
 """
 
 from __future__ import annotations
@@ -33,21 +33,19 @@ from cag_avatar.tracking.appearance import (
     sample_all,
 )
 from cag_avatar.tracking.clip_fit import ClipFit
-from cag_avatar.tracking.fitting import (
-    FitState,
-    Silhouette,
-    _apply,
-    _frame_normal,
-    _landmark_rows,
-    _neighbours,
-    _Priors,
-    _project,
-    _robust,
-    _Rows,
-    _silhouette_rows,
-    _solve_bounded,
-    _unit,
-    landmark_residuals,
+from cag_avatar.tracking.fit_state import FitState, Silhouette
+from cag_avatar.tracking.fitting import landmark_residuals
+from cag_avatar.tracking.normal_equations import (
+    Rows,
+    apply_step,
+    eye_distance,
+    frame_normal,
+    geman_mcclure,
+    landmark_rows,
+    mean_of_neighbours,
+    project_with_jacobian,
+    silhouette_rows,
+    solve_bounded,
 )
 from cag_avatar.tracking.surface_basis import SurfacePoints
 
@@ -157,7 +155,7 @@ class _Pass:
         self.landmark_rest = fit._points.rest(fit.state.shape)
         self.prior = fit._observed.prior
         self.count = len(fit.state.code)
-        unit = _unit(fit._observed.landmarks)
+        unit = eye_distance(fit._observed.landmarks)
         self.landmarks = fit._observed.landmarks + self._median_error() * unit[:, None, None]
         self.unit = float(unit.median())
         body = [REGIONS.index(n) for n in ("neck", "shoulders")]
@@ -282,7 +280,7 @@ class _Pass:
         state = before
         if bool(enough.any()):
             temporal = self.count > 2
-            priors = _Priors(*self.prior.at(frames), fit._config, temporal)
+            prior = self.prior.at(frames)
             _, pixels = self._project(before)
             planes = self._planes(frames, pixels, blur)
             # One frame more on either side: the neighbours in time.
@@ -293,7 +291,7 @@ class _Pass:
             for _ in range(iterations):
                 neighbours = _neighbours_of(state, outer) if temporal else None
                 rows = [
-                    _landmark_rows(
+                    landmark_rows(
                         state, fit._points, self.landmark_rest, self.landmarks[frames],
                         fit._weights * config.landmark_weight, fit._config,
                     ),
@@ -302,10 +300,10 @@ class _Pass:
                     ),
                 ]  # fmt: skip
                 if self.silhouette is not None:
-                    rim, unit = self.silhouette.at(frames), _unit(self.landmarks[frames])
-                    rows.append(_silhouette_rows(state, rim, unit, fit._config))
-                matrix, right = _frame_normal(rows, state, priors, neighbours)
-                moved = _apply(state, _solve_bounded(matrix, right, state.code, priors), priors)
+                    rim, unit = self.silhouette.at(frames), eye_distance(self.landmarks[frames])
+                    rows.append(silhouette_rows(state, rim, unit, fit._config))
+                matrix, right = frame_normal(rows, state, prior, neighbours, fit._config)
+                moved = apply_step(state, solve_bounded(matrix, right, state.code, prior), prior)
                 state = replace(
                     state,
                     rotation=torch.where(enough[:, None, None], moved.rotation, before.rotation),
@@ -325,7 +323,7 @@ def _neighbours_of(state: FitState, outer: FitState) -> FitState:
         translation=torch.cat([outer.translation[:1], state.translation, outer.translation[1:]]),
         code=torch.cat([outer.code[:1], state.code, outer.code[1:]]),
     )
-    return _neighbours(joined, torch.arange(1, len(state.code) + 1))
+    return mean_of_neighbours(joined, torch.arange(1, len(state.code) + 1))
 
 
 def photometric_rows(
@@ -336,7 +334,7 @@ def photometric_rows(
     visible: Tensor,
     template: Template,
     config: PhotometricConfig,
-) -> _Rows:
+) -> Rows:
     """Linear equations that the pictures' features equal the template's, [T, N * CHANNELS] rows.
 
     Args:
@@ -350,7 +348,7 @@ def photometric_rows(
     """
     local, derivative = points.local(rest, state.code)
     rotated = local @ state.rotation.transpose(1, 2)
-    pixels, jacobian = _project(
+    pixels, jacobian = project_with_jacobian(
         state, rotated + state.translation[:, None], torch.ones(len(local), dtype=local.dtype)
     )
     values, slopes = sample_all(planes, pixels)
@@ -368,9 +366,9 @@ def photometric_rows(
     # Fewer visible points say less, but a point never counts for more than one measurement.
     share = config.effective / used.sum(1).clamp(min=config.effective) / residual.shape[-1]
     weight = (used * share[:, None])[..., None] / variance
-    weight = weight * _robust(residual.square() / variance, config.robust_scale)
+    weight = weight * geman_mcclure(residual.square() / variance, config.robust_scale)
     count = len(residual)
-    return _Rows(
+    return Rows(
         residual.reshape(count, -1),
         by_frame.flatten(1, 2),
         weight.reshape(count, -1),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cag_avatar.head_models.base import REGIONS, HeadModel
 from cag_avatar.rendering.mesh import MeshBuffers
-from cag_avatar.tracking.fitting import Silhouette
+from cag_avatar.tracking.fit_state import Silhouette
 from cag_avatar.tracking.surface_basis import ShapeSpace
 
 __all__ = ["SURVEY_POINTS", "RimPoints", "find_rim", "stack_rims"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from cag_avatar_training.matting import MatteConfig
 
 from cag_avatar.errors import InputError
-from cag_avatar.tracking.fitting import FitConfig
+from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.photometric import PhotometricConfig
 from cag_avatar.tracking.steadying import SteadyConfig
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from cag_avatar.head_models.base import HeadModel
 from cag_avatar.rendering.mesh import MeshBuffers
 from cag_avatar.tracking.clip_fit import ClipFit, Observations, fit_clip, resume_clip
-from cag_avatar.tracking.fitting import FitConfig, FitState
+from cag_avatar.tracking.fit_config import FitConfig
+from cag_avatar.tracking.fit_state import FitState
 from cag_avatar.tracking.photometric import PhotometricConfig, refine_photometric
 from cag_avatar.tracking.silhouette import RimPoints, find_rim, stack_rims
 

@@ -13,7 +13,7 @@ from cag_avatar.geometry import rigid_transform, rotation_vector_to_matrix
 from cag_avatar.head_models import ARKIT_INDEX, HeadModel
 from cag_avatar.rendering.mesh import rasterize
 from cag_avatar.tracking.clip_fit import ClipFit, Observations, fit_clip
-from cag_avatar.tracking.fitting import FitConfig
+from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
 from cag_avatar.tracking.silhouette import find_rim
 from cag_avatar.tracking.surface_basis import ShapeSpace

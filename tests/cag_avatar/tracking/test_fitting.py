@@ -12,13 +12,22 @@ from cag_avatar.errors import InputError
 from cag_avatar.geometry import rotation_vector_to_matrix
 from cag_avatar.head_models import ARKIT_INDEX
 from cag_avatar.tracking import fitting
-from cag_avatar.tracking.fitting import FitConfig, FitState, Silhouette
+from cag_avatar.tracking.code_prior import code_prior
+from cag_avatar.tracking.fit_config import FitConfig
+from cag_avatar.tracking.fit_state import FitState, Silhouette
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
+from cag_avatar.tracking.normal_equations import (
+    Rows,
+    apply_step,
+    landmark_rows,
+    silhouette_rows,
+    solve_bounded,
+)
 from cag_avatar.tracking.surface_basis import ShapeSpace, SurfacePoints
 
 CONFIG = FitConfig()
 #: Their bounds alone matter here.
-PRIORS = fitting._Priors(*fitting.code_prior(torch.zeros(2, 52), CONFIG), CONFIG)
+PRIOR = code_prior(torch.zeros(2, 52), CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +81,7 @@ def moved(state: FitState, variable: int, by: float) -> FitState:
     """One of the 6 + E variables of every frame moved."""
     step = torch.zeros(2, 58, dtype=torch.float64)
     step[:, variable] = by
-    return fitting._apply(state, step, PRIORS)
+    return apply_step(state, step, PRIOR)
 
 
 def test_landmark_equations_have_the_derivatives_of_their_residuals(
@@ -80,8 +89,8 @@ def test_landmark_equations_have_the_derivatives_of_their_residuals(
 ) -> None:
     weights = torch.ones(478, dtype=torch.float64)
 
-    def rows(s: FitState) -> fitting._Rows:
-        return fitting._landmark_rows(s, points, points.rest(s.shape), landmarks, weights, CONFIG)
+    def rows(s: FitState) -> Rows:
+        return landmark_rows(s, points, points.rest(s.shape), landmarks, weights, CONFIG)
 
     at = rows(state)
     torch.testing.assert_close(
@@ -111,8 +120,8 @@ def test_silhouette_equations_have_the_derivatives_of_their_residuals(
 ) -> None:
     unit = torch.tensor([60.0, 70.0], dtype=torch.float64)
 
-    def rows(s: FitState) -> fitting._Rows:
-        return fitting._silhouette_rows(s, rim, unit, CONFIG)
+    def rows(s: FitState) -> Rows:
+        return silhouette_rows(s, rim, unit, CONFIG)
 
     at = rows(state)
     for variable in range(6):
@@ -135,7 +144,7 @@ def test_outliers_lose_their_weight(
     weights = torch.ones(478, dtype=torch.float64)
     rest = points.rest(state.shape)
     near, off = (
-        fitting._landmark_rows(state, points, rest, x, weights, CONFIG).weight.reshape(2, 478, 2)
+        landmark_rows(state, points, rest, x, weights, CONFIG).weight.reshape(2, 478, 2)
         for x in (landmarks, far)
     )
     assert (off[:, 4] < 0.05 * near[:, 4]).all()
@@ -149,7 +158,7 @@ def test_bounded_solution_minimises_over_the_box() -> None:
     matrix = root.transpose(1, 2) @ root / 58 + 0.5 * torch.eye(58)
     right = 2 * torch.randn(3, 58, generator=g)
     code = torch.rand(3, 52, generator=g)
-    step = fitting._solve_bounded(matrix, right, code, PRIORS)
+    step = solve_bounded(matrix, right, code, PRIOR)
     end = code + step[:, 6:]
     assert end.min() >= -1e-5
     assert end.max() <= 1 + 1e-5
@@ -171,7 +180,7 @@ def test_scores_that_never_rest_are_a_bias_and_gaze_is_left_to_the_irises() -> N
     scores[:, ARKIT_INDEX["browDownLeft"]] = 0.4
     scores[20:, ARKIT_INDEX["browDownLeft"]] = 0.7
     scores[:, ARKIT_INDEX["eyeLookInLeft"]] = torch.linspace(0, 1, 40)
-    mean, deviation, smooth, *_ = fitting.code_prior(scores, CONFIG)
+    mean, deviation, smooth, *_ = code_prior(scores, CONFIG)
     brow = mean[:, ARKIT_INDEX["browDownLeft"]]
     torch.testing.assert_close(brow[0], torch.tensor(0.0), atol=1e-6, rtol=0)
     torch.testing.assert_close(brow[-1], torch.tensor(0.5))
@@ -181,7 +190,7 @@ def test_scores_that_never_rest_are_a_bias_and_gaze_is_left_to_the_irises() -> N
     assert smooth[ARKIT_INDEX["eyeBlinkLeft"]] == 5 * smooth[ARKIT_INDEX["jawOpen"]]
     assert mean.min() >= 0
     assert mean.max() <= 1
-    alone, *_ = fitting.code_prior(scores[:1], CONFIG)
+    alone, *_ = code_prior(scores[:1], CONFIG)
     torch.testing.assert_close(alone[0, ARKIT_INDEX["browDownLeft"]], torch.tensor(0.4))
 
 

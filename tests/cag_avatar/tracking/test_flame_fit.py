@@ -13,10 +13,12 @@ from cag_avatar.camera import PinholeCamera
 from cag_avatar.geometry import matrix_to_rotation_6d, rigid_transform, rotation_vector_to_matrix
 from cag_avatar.head_models import ARKIT_INDEX
 from cag_avatar.head_models.flame import MAX_JAW_ANGLE, FlameHeadModel
-from cag_avatar.tracking import fitting
 from cag_avatar.tracking.clip_fit import ClipFit, Observations, fit_clip
-from cag_avatar.tracking.fitting import FitConfig, FitState
+from cag_avatar.tracking.code_prior import code_prior, model_prior
+from cag_avatar.tracking.fit_config import FitConfig
+from cag_avatar.tracking.fit_state import FitState
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
+from cag_avatar.tracking.normal_equations import Rows, apply_step, landmark_rows
 from cag_avatar.tracking.surface_basis import PosedSurfacePoints, shape_space
 from tests.cag_avatar.head_models.flame_files import face_flame_model
 
@@ -117,15 +119,10 @@ def test_equations_have_the_derivatives_of_their_residuals(
     )  # fmt: skip
     rest = points.rest(state.shape)
     weights = torch.ones(478)
-    priors = fitting._Priors(
-        *fitting.model_prior(
-            flame, fitting.code_prior(clip.arkit[:2], CONFIG), CONFIG
-        ),
-        CONFIG,
-    )  # fmt: skip
+    prior = model_prior(flame, code_prior(clip.arkit[:2], CONFIG), CONFIG)
 
-    def rows(s: FitState) -> fitting._Rows:
-        return fitting._landmark_rows(s, points, rest, clip.landmarks[:2], weights, CONFIG)
+    def rows(s: FitState) -> Rows:
+        return landmark_rows(s, points, rest, clip.landmarks[:2], weights, CONFIG)
 
     at = rows(state)
     lid = flame.num_expression - 1
@@ -133,7 +130,7 @@ def test_equations_have_the_derivatives_of_their_residuals(
                            (6 + lid, 0.05)):  # fmt: skip
         step = torch.zeros(2, 6 + flame.num_expression)
         step[:, variable] = size
-        inside = fitting._apply(state, step, priors)  # a lid that is open cannot open further
+        inside = apply_step(state, step, prior)  # a lid that is open cannot open further
         expected = (rows(inside).residual - at.residual) / size
         found = at.by_frame[..., variable]
         assert (found - expected).norm() < 0.05 * expected.norm(), variable

@@ -27,8 +27,11 @@ from cag_avatar.tracking.appearance import (
     sample_all,
 )
 from cag_avatar.tracking.clip_fit import ClipFit, _Observed
-from cag_avatar.tracking.fitting import FitConfig, FitState
+from cag_avatar.tracking.code_prior import CodePrior
+from cag_avatar.tracking.fit_config import FitConfig
+from cag_avatar.tracking.fit_state import FitState
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
+from cag_avatar.tracking.normal_equations import Rows, apply_step
 from cag_avatar.tracking.photometric import (
     PhotometricConfig,
     photometric_rows,
@@ -73,10 +76,10 @@ def draw(head: HeadModel, state: FitState, frame: int) -> NDArray[np.uint8]:
     return np.clip(colour, 0, 255).astype(np.uint8)
 
 
-def prior(codes: torch.Tensor) -> fitting.CodePrior:
+def prior(codes: torch.Tensor) -> CodePrior:
     """Believes the codes."""
     same = torch.ones(52)
-    return fitting.CodePrior(codes, 0.3 * same, same, 0 * same, same)
+    return CodePrior(codes, 0.3 * same, same, 0 * same, same)
 
 
 @pytest.fixture(scope="module")
@@ -240,11 +243,10 @@ def test_rows_have_the_derivatives_of_the_residuals(clip: Clip) -> None:
     zero = torch.zeros(60, CHANNELS)
     template = Template(zero, zero + 1, torch.ones(60, dtype=torch.bool))
 
-    def rows(s: FitState) -> fitting._Rows:
+    def rows(s: FitState) -> Rows:
         return photometric_rows(s, points, rest, planes, visible, template, CONFIG)
 
     found = rows(state)
-    priors = fitting._Priors(*prior(state.code), FitConfig())
     # Samples outside the picture are held at its border: points near it are left out.
     local, _ = points.local(rest, state.code)
     camera = local @ state.rotation.transpose(1, 2) + state.translation[:, None]
@@ -255,7 +257,9 @@ def test_rows_have_the_derivatives_of_the_residuals(clip: Clip) -> None:
         size = 0.02 if variable < 5 else 0.1
         step = torch.zeros(2, 58)
         step[:, variable] = size
-        ahead, behind = (rows(fitting._apply(state, d, priors)).residual for d in (step, -step))
+        ahead, behind = (
+            rows(apply_step(state, d, prior(state.code))).residual for d in (step, -step)
+        )
         expected = (ahead - behind) / (2 * size)
         error = (found.by_frame[..., variable] - expected)[inside].norm()
         assert error < 0.02 * expected[inside].norm(), variable

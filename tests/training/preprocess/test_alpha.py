@@ -15,7 +15,7 @@ from cag_avatar_training.preprocess.crop import Crop, _straight
 from cag_avatar_training.synthetic import load_truth
 from cag_avatar_training.video import probe_video, read_frames
 
-from cag_avatar.tracking.fitting import FitConfig
+from cag_avatar.tracking.fit_config import FitConfig
 
 FRAMES = 16
 

@@ -19,7 +19,7 @@ from cag_avatar.head_models import HeadModel, load_head_model
 from cag_avatar.head_models.flame import FlameHeadModel
 from cag_avatar.head_models.library import FOLDER_VARIABLE
 from cag_avatar.rendering.mesh import rasterize
-from cag_avatar.tracking.fitting import FitConfig
+from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
 from cag_avatar.tracking.photometric import PhotometricConfig
 from tests.cag_avatar.head_models.flame_files import face_flame_model

@@ -28,7 +28,7 @@ from cag_avatar_training.preprocess.workspace import StageStore
 from cag_avatar_training.video import probe_video, read_frames
 
 from cag_avatar.errors import InputError
-from cag_avatar.tracking.fitting import FitConfig
+from cag_avatar.tracking.fit_config import FitConfig
 from tests.training.conftest import write_video
 
 #: The smallest and quickest there is.
@@ -171,7 +171,7 @@ def test_a_killed_process_leaves_what_another_can_take_up(
         "import sys\n"
         "from cag_avatar_training.matting import MatteConfig\n"
         "from cag_avatar_training.preprocess import PreprocessConfig, crop, matte, preprocess\n"
-        "from cag_avatar.tracking.fitting import FitConfig\n"
+        "from cag_avatar.tracking.fit_config import FitConfig\n"
         "crop.COMMIT_EVERY = matte.COMMIT_EVERY = 8\n"
         "mattes = MatteConfig(working_size=64, survey_frames=6, colour_model_frames=3)\n"
         "preprocess(sys.argv[1], sys.argv[2], PreprocessConfig(size=128, min_seconds=1,\n"

@@ -1,0 +1,48 @@
+"""Weights of the fit of a head model to a video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cag_avatar.errors import InputError
+
+__all__ = ["FitConfig"]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Weights of the fit. Deviations are priors: smaller is stiffer."""
+
+    landmark_deviation: float = 0.012
+    """Noise of a good landmark, in inter-ocular distances, added to its spread on the surface."""
+    effective_landmarks: float = 300.0
+    """Independent measurements that the 478 correlated landmarks count for."""
+    robust_scale: float = 6.0
+    """Deviations at which a landmark's weight falls to a quarter."""
+    code_deviation: float = 0.25
+    """Prior deviation of a coefficient from MediaPipe's score."""
+    smooth_code: float = 0.15
+    """Prior deviation of a coefficient from the mean of its neighbours in time (eyes: 5 times)."""
+    smooth_rotation: float = 0.03
+    """The same of the head rotation, radians."""
+    smooth_translation: float = 0.01
+    """The same of the head translation, metres."""
+    correct_landmarks: bool = True
+    """Correct the landmarker's known errors where a correction for the head model is at hand."""
+    distance: float = 0.86
+    """Distance of the head from the camera where the focal length is not known, metres; the median
+    over the clip. A head alone does not tell it: focal length and distance trade off, and the
+    landmarks' own vote is off by a quarter."""
+    focal_length: float | None = None
+    """Focal length in pixels of the picture that is fitted, where it is known."""
+    silhouette_deviation: float = 0.02
+    """Noise of a silhouette point along its normal, in inter-ocular distances."""
+    effective_silhouette: float = 40.0
+    """Independent measurements that the silhouette points of a frame count for."""
+    shared_frames: int = 48
+    """Frames, spread over the clip, that determine the shape."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, bool) and value is not None and not value > 0:
+                raise InputError(f"fit: {name} = {value} must be positive")
