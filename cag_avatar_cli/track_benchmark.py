@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from cag_avatar_training.preprocess import PreprocessConfig
 from cag_avatar_training.tracking_benchmark import TrackingScore, track_subjects
 from rich.console import Console
 from rich.table import Table
 
 from cag_avatar.errors import InputError
 from cag_avatar.files import replacing
+from cag_avatar.tracking.fit_config import Correction, FitConfig
 from cag_avatar_cli.options import OutputPath
 
 
@@ -20,6 +22,7 @@ def command(
     seeds: tuple[int, ...] = (101, 102, 103, 104, 105),
     seconds: float = 20.0,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    correction: Correction = "constant",
     output: OutputPath = Path("out/track_benchmark"),
 ) -> None:
     """Track synthetic subjects and compare with their truth.
@@ -27,13 +30,15 @@ def command(
     Args:
         seeds: of the subjects.
         seconds: length of each clip.
+        correction: what of the landmarker's known errors is taken away, see docs/tracking.md.
         json_file: also write the scores as JSON, by seed.
         output: folder for clips and datasets; clips already there are used again.
     """
     if not seeds:
         raise InputError("seeds: none given; name at least one")
     console = Console()
-    scores = track_subjects(seeds, seconds, output, announce=console.print)
+    config = PreprocessConfig(fit=FitConfig(correction=correction))
+    scores = track_subjects(seeds, seconds, output, config, announce=console.print)
     console.print(_figures(scores))
     console.print(_coefficients(scores))
     if json_file is not None:

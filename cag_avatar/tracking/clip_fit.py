@@ -61,16 +61,20 @@ class _Observed:
 def _observe(model: HeadModel, observations: Observations, config: FitConfig) -> _Observed:
     """Landmarks and prior, corrected where there is a correction for the model."""
     landmarks, scores = observations.landmarks, observations.scores
-    correction = load_landmark_correction(model.name) if config.correct_landmarks else None
+    wanted = config.correction != "none"
+    correction = load_landmark_correction(model.name) if wanted else None
+    seen = landmarks[..., :2]
     if correction is not None and observations.colors is not None:
         colors = observations.colors.astype(np.float32)
-        better = correction.correct(landmarks, scores, colors)
-        return _Observed(torch.from_numpy(better.landmarks), corrected_prior(better, config))
-    if config.correct_landmarks:
+        if config.correction == "full":
+            better = correction.correct(landmarks, scores, colors)
+            return _Observed(torch.from_numpy(better.landmarks), corrected_prior(better, config))
+        seen = correction.shift(landmarks, correction.constant_error(landmarks, scores, colors))
+    elif wanted:
         _LOG.info("head model '%s': landmarks are taken as the detector gives them", model.name)
     prior = code_prior(torch.from_numpy(scores).float(), config)
     return _Observed(
-        torch.from_numpy(np.ascontiguousarray(landmarks[..., :2])).float(),
+        torch.from_numpy(np.ascontiguousarray(seen)).float(),
         model_prior(model, prior, config),
     )
 

@@ -88,8 +88,10 @@ class FaceEstimate:
 class _Operator:
     shape: Tensor
     focal: float
-    typical: NDArray[np.float64] | None
-    """Median features of the operator for the landmark correction."""
+    typical: NDArray[np.float64] | None = None
+    """Median features of the operator, for the full landmark correction."""
+    error: NDArray[np.float64] | None = None
+    """Constant error of the landmarks, for the constant correction."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class ExpressionEstimator:
             embedding.faces, embedding.barycentric
         )
         self._weights = landmark_weights(embedding.spread, self._config.fit)
-        use = self._config.fit.correct_landmarks
+        use = self._config.fit.correction != "none"
         self._correction = load_landmark_correction(model.name) if use else None
         self._landmarker = FaceLandmarker(video=True, model=self._config.landmarker)
         self._scores: deque[NDArray[np.float32]] = deque(maxlen=self._config.neutral_window)
@@ -205,8 +207,11 @@ class ExpressionEstimator:
     def _observe(self, seen: _Seen) -> tuple[Tensor, CodePrior]:
         face = seen.face
         operator = self._operator
-        if self._correction is None or operator is None or operator.typical is None:
+        if self._correction is None or operator is None:
             return torch.from_numpy(face.landmarks[None, :, :2]), self._prior()
+        if operator.error is not None:
+            shifted = self._correction.shift(face.landmarks[None], operator.error)
+            return torch.from_numpy(shifted), self._prior()
         better = self._correction.correct(
             face.landmarks[None], face.scores[None], seen.colors[None], operator.typical
         )
@@ -268,9 +273,12 @@ class ExpressionEstimator:
         found = np.stack([s.face.landmarks for s in seen])
         scores = np.stack([s.face.scores for s in seen])
         landmarks = torch.from_numpy(np.ascontiguousarray(found[..., :2]))
-        prior, typical = code_prior(torch.from_numpy(scores), config), None
-        if self._correction is not None:
-            colors = np.stack([s.colors for s in seen])
+        prior, typical, error = code_prior(torch.from_numpy(scores), config), None, None
+        colors = np.stack([s.colors for s in seen])
+        if self._correction is not None and config.correction == "constant":
+            error = self._correction.constant_error(found, scores, colors)
+            landmarks = torch.from_numpy(self._correction.shift(found, error))
+        elif self._correction is not None:
             typical = np.median(self._correction.features(found, scores, colors)[0], axis=0)
             better = self._correction.correct(found, scores, colors, typical)
             landmarks = torch.from_numpy(better.landmarks)
@@ -279,7 +287,7 @@ class ExpressionEstimator:
         arguments = (self._points, landmarks, self._weights, prior, config)
         state = fit_frames(state, *arguments, iterations=3)
         state = at_distance(fit_shared(state, *arguments, iterations=4), config)
-        return _Operator(state.shape, state.focal, typical)
+        return _Operator(state.shape, state.focal, typical, error)
 
 
 def _middle(size: tuple[int, int]) -> tuple[float, float]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from cag_avatar.errors import InputError
 
-__all__ = ["FitConfig"]
+__all__ = ["Correction", "FitConfig"]
+
+#: What of the landmarker's known errors is taken away.
+Correction = Literal["constant", "full", "none"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,11 @@ class FitConfig:
     """The same of the head rotation, radians."""
     smooth_translation: float = 0.01
     """The same of the head translation, metres."""
-    correct_landmarks: bool = True
-    """Correct the landmarker's known errors where a correction for the head model is at hand."""
+    correction: Correction = "constant"
+    """What of the landmarker's known errors is taken away, where a correction for the head model is
+    at hand: ``constant`` what is the same in most of a person's frames, ``full`` what is predicted
+    for each frame, with predicted codes. The full one is the more exact on rendered faces, from
+    which it was learnt; real faces in strong expressions it follows less well than the detector."""
     distance: float = 0.86
     """Distance of the head from the camera where the focal length is not known, metres; the median
     over the clip. A head alone does not tell it: focal length and distance trade off, and the
@@ -44,5 +51,9 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not isinstance(value, bool) and value is not None and not value > 0:
+            if isinstance(value, int | float) and not value > 0:
                 raise InputError(f"fit: {name} = {value} must be positive")
+        if self.correction not in get_args(Correction):
+            raise InputError(
+                f"fit: correction '{self.correction}' is unknown; choose constant, full or none"
+            )

@@ -114,6 +114,29 @@ def landmark_features(
         scores: blendshape scores, [T, 52].
         colors: of :func:`face_colors`, [T, 468, 3].
     """
+    frame, rows = _face_frame(mean, landmarks)
+    turn, scale, middle = frame.turn, frame.scale, frame.middle
+    pixels = landmarks[..., :2].astype(np.float64)
+    upright = np.einsum("tij,tnj->tni", turn, pixels - middle[:, None]) / scale[:, None, None]
+    depth = landmarks[..., 2:].astype(np.float64) / scale[:, None, None]
+    depth -= depth[:, :FACE_LANDMARKS].mean(1, keepdims=True)
+    points = np.concatenate([upright, depth], -1).reshape(len(pixels), -1)
+    third = np.cross(rows[:, 0], rows[:, 1])
+    rotation = np.stack([rows[:, 0], rows[:, 1], third], 1)
+    rotation[:, :2] = turn @ rotation[:, :2]
+    parts = [
+        points / _CENTIMETRE,
+        scores * _SCORE,
+        rotation[:, :2].reshape(len(pixels), -1) * _TURN,
+        _light(mean, skin, colors) * _LIGHT,
+    ]
+    return np.concatenate(parts, 1), frame
+
+
+def _face_frame(
+    mean: NDArray[np.float64], landmarks: NDArray[np.float32]
+) -> tuple[FaceFrame, NDArray[np.float64]]:
+    """The frames of T faces, and the first two rows of the mean head's rotations, [T, 2, 3]."""
     pixels = landmarks[..., :2].astype(np.float64)
     middle = pixels[:, :FACE_LANDMARKS].mean(1)
     centred = mean - mean.mean(0)
@@ -132,20 +155,7 @@ def landmark_features(
         ],
         1,
     )
-    upright = np.einsum("tij,tnj->tni", turn, pixels - middle[:, None]) / scale[:, None, None]
-    depth = landmarks[..., 2:].astype(np.float64) / scale[:, None, None]
-    depth -= depth[:, :FACE_LANDMARKS].mean(1, keepdims=True)
-    points = np.concatenate([upright, depth], -1).reshape(len(pixels), -1)
-    third = np.cross(rows[:, 0], rows[:, 1])
-    rotation = np.stack([rows[:, 0], rows[:, 1], third], 1)
-    rotation[:, :2] = turn @ rotation[:, :2]
-    parts = [
-        points / _CENTIMETRE,
-        scores * _SCORE,
-        rotation[:, :2].reshape(len(pixels), -1) * _TURN,
-        _light(mean, skin, colors) * _LIGHT,
-    ]
-    return np.concatenate(parts, 1), FaceFrame(turn, scale, middle)
+    return FaceFrame(turn, scale, middle), rows
 
 
 def _light(
@@ -158,6 +168,14 @@ def _light(
     basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)
     luminance = np.log(np.maximum(colors[:, skin].astype(np.float64) @ _LUMA, 4.0))
     return np.asarray((luminance @ np.linalg.pinv(basis).T)[:, 1:])
+
+
+def _shifted(
+    landmarks: NDArray[np.float32], error: NDArray[Any], frame: FaceFrame
+) -> NDArray[np.float32]:
+    shift = frame.turn.transpose(0, 2, 1) @ error.transpose(0, 2, 1)  # [T, 2, 478]
+    moved = landmarks[..., :2] + shift.transpose(0, 2, 1) * frame.scale[:, None, None]
+    return moved.astype(np.float32)
 
 
 class LandmarkCorrection:
@@ -222,6 +240,40 @@ class LandmarkCorrection:
             colors: of :func:`face_colors`, [T, 468, 3].
             typical: median features of the person, [1497]; by default those of these frames.
         """
+        codes, error, frame = self._predict(landmarks, scores, colors, typical)
+        return Corrected(
+            _shifted(landmarks, error, frame),
+            codes.astype(np.float32),
+            self._a["deviation"].astype(np.float32),
+        )
+
+    def constant_error(
+        self,
+        landmarks: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        colors: NDArray[np.float32],
+    ) -> NDArray[np.float64]:
+        """What the landmarks of one person are off by in most of T frames, [478, 2].
+
+        In units and axes of :class:`FaceFrame`; arguments as for :meth:`correct`.
+        """
+        _, error, _ = self._predict(landmarks, scores, colors, None)
+        return np.asarray(np.median(error, axis=0))
+
+    def shift(
+        self, landmarks: NDArray[np.float32], error: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Landmarks [T, 478, 3] freed of a :meth:`constant_error`: [T, 478, 2] pixels."""
+        return _shifted(landmarks, error[None], _face_frame(self._a["mean"], landmarks)[0])
+
+    def _predict(
+        self,
+        landmarks: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        colors: NDArray[np.float32],
+        typical: NDArray[np.float64] | None,
+    ) -> tuple[NDArray[Any], NDArray[Any], FaceFrame]:
+        """Codes [T, 52] and errors of the landmarks [T, 478, 2] in the frames of the faces."""
         features, frame = self.features(landmarks, scores, colors)
         middle = np.median(features, axis=0) if typical is None else typical
         value: NDArray[Any] = self.inputs(features, middle)
@@ -231,13 +283,7 @@ class LandmarkCorrection:
         value = value @ self._a["weight2"].T + self._a["bias2"]
         codes = np.clip(value[:, : len(self._a["deviation"])], 0.0, 1.0)
         error = value[:, codes.shape[1] :] @ self._a["error_basis"] + self._a["error_mean"]
-        error = error.reshape(len(value), NUM_LANDMARKS, 2)
-        shift = np.einsum("tji,tnj->tni", frame.turn, error) * frame.scale[:, None, None]
-        return Corrected(
-            (landmarks[..., :2] + shift).astype(np.float32),
-            codes.astype(np.float32),
-            self._a["deviation"].astype(np.float32),
-        )
+        return codes, error.reshape(len(value), NUM_LANDMARKS, 2), frame
 
     def save(self, path: Path) -> None:
         """Write one safetensors file; the networks' numbers as float16."""

@@ -230,3 +230,23 @@ def test_the_bundled_network_leaves_a_still_face_nearly_in_place() -> None:
     assert np.abs(corrected.landmarks - landmarks[..., :2]).max() < 0.25 * eyes
     assert corrected.codes.shape == (3, 52)
     assert np.isfinite(corrected.landmarks).all()
+
+
+def test_the_constant_part_of_one_frame_is_all_of_its_correction() -> None:
+    correction, _ = _tiny()
+    landmarks, scores, colors = _clip(1)
+    found = correction.shift(landmarks, correction.constant_error(landmarks, scores, colors))
+    expected = correction.correct(landmarks, scores, colors).landmarks
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_the_constant_part_moves_all_frames_alike() -> None:
+    """In the axes of the face: a frame that is turned in the picture is moved in its own."""
+    correction, _ = _tiny()
+    landmarks, scores, colors = _clip(5)
+    error = correction.constant_error(landmarks, scores, colors)
+    assert error.shape == (478, 2)
+    moved = correction.shift(landmarks, error) - landmarks[..., :2]
+    _, frame = correction.features(landmarks, scores, colors)
+    upright = np.einsum("tij,tnj->tni", frame.turn, moved) / frame.scale[:, None, None]
+    np.testing.assert_allclose(upright, np.broadcast_to(error, upright.shape), atol=1e-5)
