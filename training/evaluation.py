@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,18 @@ import torch
 from cag_avatar_training.config import LossConfig, RefinementConfig
 from cag_avatar_training.dataset import Dataset, Split
 from cag_avatar_training.device import device_of
-from cag_avatar_training.metrics import l1, psnr, ssim
+from cag_avatar_training.lpips_metric import load_lpips
+from cag_avatar_training.metrics import l1, psnr, similarity_map, ssim_of_map
 from cag_avatar_training.motion import Motion
-from cag_avatar_training.perceptual import PerceptualNet, ShiftTolerantLpips, load_perceptual
+from cag_avatar_training.perceptual import (
+    PerceptualNet,
+    ShiftTolerantLpips,
+    distance_in,
+    load_perceptual,
+)
 from cag_avatar_training.refinement import corrected_motion, correction_size, refine_frames
+from cag_avatar_training.regions import REGION_TEXT, RegionMasks
+from cag_avatar_training.synthetic.truth import Truth
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,32 +46,55 @@ _COLUMNS = 6
 def measure_images(
     image: Tensor,
     target: Tensor,
-    matte: Tensor,
+    masks: Mapping[str, Tensor],
     perceptual: ShiftTolerantLpips,
     features: list[Tensor] | None = None,
+    lpips: Callable[[Tensor, Tensor], float] | None = None,
 ) -> dict[str, float]:
-    """Figures of one picture [H, W, 3] in [0, 1] against the truth; matte [H, W] in [0, 1].
+    """Figures of one picture [H, W, 3] in [0, 1] against the truth.
 
-    ``*_matte`` counts only pixels (SSIM: windows centred) where the matte exceeds 0.5. ``features``
-    are perceptual.features(target), if they are at hand.
+    ``psnr``, ``ssim``, ``l1``, ``stlpips`` of the whole picture and ``psnr_NAME`` ... inside each
+    mask [H, W] (bool): of its pixels, of the windows of SSIM centred on them, and of ST-LPIPS's
+    stages with the mask's share of each cell as weight. NaN where a mask is empty.
+
+    Args:
+        image: the prediction.
+        target: the truth.
+        masks: by region.
+        perceptual: ST-LPIPS.
+        features: perceptual.features(target), if they are at hand.
+        lpips: what load_lpips() returned, for the figure ``lpips``.
     """
     image = image.clamp(0, 1)
-    inside = matte > 0.5
+    similarity = similarity_map(image, target)
     with torch.inference_mode():
-        distance = float(perceptual(image, features or target))
-    return {
+        distance = perceptual.distance_maps(image, features or target)
+    figures = {
         "psnr": psnr(image, target),
-        "ssim": ssim(image, target),
+        "ssim": ssim_of_map(similarity),
         "l1": l1(image, target),
-        "stlpips": distance,
-        "psnr_matte": psnr(image, target, inside),
-        "ssim_matte": ssim(image, target, inside),
-        "l1_matte": l1(image, target, inside),
+        "stlpips": float(sum(plane.mean() for plane in distance)),
     }
+    if lpips is not None:
+        figures["lpips"] = lpips(image, target)
+    for name, mask in masks.items():
+        inside = mask.to(image.device)
+        figures |= {
+            f"psnr_{name}": psnr(image, target, inside),
+            f"ssim_{name}": ssim_of_map(similarity, mask),
+            f"l1_{name}": l1(image, target, inside),
+            f"stlpips_{name}": distance_in(distance, inside),
+        }
+    return figures
 
 
 def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: round(float(np.nanmean([row[name] for row in rows])), 5) for name in rows[0]}
+    """Means over the frames in which a figure could be measured; NaN if there is none."""
+    means = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows if math.isfinite(row[name])]
+        means[name] = round(float(np.mean(values)), 5) if values else math.nan
+    return means
 
 
 def _to_uint8(image: Tensor) -> NDArray[np.uint8]:
@@ -97,6 +128,7 @@ def evaluate(
     backend: Backend = "auto",
     every: int = 1,
     show: Callable[[str, int, int], None] | None = None,
+    truth: Truth | None = None,
 ) -> dict[str, Any]:
     """Measure an avatar on held-out frames and write figures and pictures.
 
@@ -104,6 +136,8 @@ def evaluate(
     poses of each held-out frame to its image with the avatar frozen, as photometric trackers do:
     it tells how well the avatar can show the person, not how well the tracking drives it. The
     pictures written are refined ones if ``refine``, and exactly those that are measured (8 bit).
+    Figures are of the whole picture and of the parts that regions.py defines, each averaged over
+    the frames that show it.
 
     Args:
         avatar: with its record.
@@ -117,12 +151,15 @@ def evaluate(
         backend: rasteriser.
         every: measure every so many held-out frames only.
         show: called as show(what, done, total).
+        truth: of the synthetic video that the dataset was made from; adds the regions teeth and
+            skin.
 
     Returns:
         What metrics.json holds.
 
     Raises:
-        InputError: the avatar has no record or does not fit the dataset; ``every`` is below 1.
+        InputError: the avatar has no record or does not fit the dataset; ``every`` is below 1; the
+            truth is of another video.
     """
     if every < 1:
         raise InputError(f"every: {every} must be at least 1")
@@ -140,6 +177,8 @@ def evaluate(
     background = torch.tensor(record.background, device=device)
     prepared = PreparedAvatar(copy.deepcopy(avatar).to(device))
     perceptual = load_perceptual(perceptual_net, str(device))
+    lpips = load_lpips(str(device))
+    regions = RegionMasks(dataset, truth)
     tracked = Motion.tracked(dataset.tracking, device)
     motions = {"as_tracked": tracked}
     if refine:
@@ -174,6 +213,7 @@ def evaluate(
             frame = dataset.frame(index, device=device)
             truth = _to_uint8(frame.target(background))
             target = torch.from_numpy(truth).to(device).float() / 255
+            masks = regions.of(index)
             with torch.inference_mode():
                 features = perceptual.features(target)
             pictures = {}
@@ -182,7 +222,7 @@ def evaluate(
                 pictures[name] = _to_uint8(image)
                 quantised = torch.from_numpy(pictures[name]).to(device).float() / 255
                 rows[name].append(
-                    measure_images(quantised, target, frame.alpha, perceptual, features)
+                    measure_images(quantised, target, masks, perceptual, features, lpips)
                 )
             _write_png(pred_dir / f"{index:05d}.png", pictures[shown])
             _write_png(truth_dir / f"{index:05d}.png", truth)
@@ -193,7 +233,7 @@ def evaluate(
             report("measuring", number + 1, len(frames))
     with replacing(out_dir / "side_by_side.png") as temporary:
         _write_png(temporary, np.concatenate(columns, 1))
-    result = {
+    result: dict[str, Any] = {
         **{name: _means(values) for name, values in rows.items()},
         "protocol": {
             "source": dataset.info.source,
@@ -202,8 +242,15 @@ def evaluate(
             "every": every,
             "resolution": [camera.width, camera.height],
             "background": list(record.background),
-            "mask": "composited with the dataset's matte; *_matte: where the matte exceeds 0.5",
-            "averaging": "mean over frames",
+            "mask": "composited with the dataset's matte",
+            "regions": {
+                name: {
+                    "pixels": REGION_TEXT[name],
+                    "frames": sum(math.isfinite(row[f"l1_{name}"]) for row in rows[shown]),
+                }
+                for name in regions.names
+            },
+            "averaging": "mean over frames, of a region over those that show it",
             "refined": (
                 f"code, head and torso pose of held-out frames fitted to their images, avatar "
                 f"frozen, "
@@ -213,6 +260,7 @@ def evaluate(
             ),
             "pictures": shown,
             "perceptual": perceptual.description,
+            "lpips": "no" if lpips is None else "lpips package, alex",
             "device": rasterizer.name,
             "training": {k: v for k, v in record.protocol.items() if k != "config"},
         },
@@ -221,8 +269,9 @@ def evaluate(
             for number, index in enumerate(frames)
         },
     }
+    result = _finite(result)
     with replacing(out_dir / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(_finite(result), indent=2, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["l1", "psnr", "ssim"]
+__all__ = ["l1", "psnr", "similarity_map", "ssim", "ssim_of_map"]
 
 _WINDOW = 11
 _SIGMA = 1.5
@@ -40,6 +40,21 @@ def ssim(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
     each channel where the window fits inside the image, then averaged. ``mask`` [H, W] selects
     windows by their centre. Raises ValueError if the image is smaller than the window.
     """
+    return ssim_of_map(similarity_map(image, target), mask)
+
+
+def ssim_of_map(similarity: Tensor, mask: Tensor | None = None) -> float:
+    """The figure of ssim() from what similarity_map() returned."""
+    edge = _WINDOW // 2
+    inner = None if mask is None else mask.cpu()[edge:-edge, edge:-edge]
+    return _weighted_mean(similarity, inner)
+
+
+def similarity_map(image: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity around each pixel, [H - 10, W - 10, 3] float64 on the CPU; see ssim().
+
+    Element [0, 0] belongs to pixel [5, 5].
+    """
     if min(image.shape[:2]) < _WINDOW:
         raise ValueError(f"image: {tuple(image.shape[:2])} is smaller than the {_WINDOW} px window")
     offsets = np.arange(_WINDOW, dtype=np.float64) - _WINDOW // 2
@@ -61,5 +76,4 @@ def ssim(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
     similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
         (np.square(mean_x) + np.square(mean_y) + c1) * (var_x + var_y + c2)
     )
-    inner = None if mask is None else mask.cpu()[edge:-edge, edge:-edge]
-    return _weighted_mean(torch.from_numpy(similarity), inner)
+    return torch.from_numpy(similarity)

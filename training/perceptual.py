@@ -7,6 +7,7 @@ needs torchvision. Only its weight files are read, into the network defined here
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from cag_avatar.errors import InputError, MissingDependencyError
 
-__all__ = ["PerceptualNet", "ShiftTolerantLpips", "load_perceptual"]
+__all__ = ["PerceptualNet", "ShiftTolerantLpips", "distance_in", "load_perceptual"]
 
 PerceptualNet = Literal["alex", "vgg"]
 
@@ -116,12 +117,33 @@ class ShiftTolerantLpips(nn.Module):
             image: [H, W, 3] in [0, 1].
             target: image of the same size, or its features().
         """
-        reference = target if isinstance(target, list) else self.features(target)
         total = image.new_zeros(())
-        for stage, (x, y) in enumerate(zip(self.features(image), reference, strict=True)):
-            linear = self._weights[f"lin{stage}.model.1.weight"]
-            total = total + functional.conv2d((x - y).square(), linear).mean()
+        for plane in self.distance_maps(image, target):
+            total = total + plane.mean()
         return total
+
+    def distance_maps(self, image: Tensor, target: Tensor | list[Tensor]) -> list[Tensor]:
+        """What each stage adds to the distance at each place, five [h, w]; arguments as forward().
+
+        The distance is the sum of their means.
+        """
+        reference = target if isinstance(target, list) else self.features(target)
+        return [
+            functional.conv2d(
+                (x - y).square(), self._weights[f"lin{stage}.model.1.weight"]
+            )[0, 0]
+            for stage, (x, y) in enumerate(zip(self.features(image), reference, strict=True))
+        ]
+
+
+def distance_in(maps: Sequence[Tensor], mask: Tensor) -> float:
+    """The part of a distance that belongs to a mask [H, W] (bool): each stage's map is averaged
+    with the share of the mask in each of its cells as weight; NaN where the mask is empty."""
+    total = 0.0
+    for plane in maps:
+        weight = functional.adaptive_avg_pool2d(mask[None, None].to(plane), plane.shape)[0, 0]
+        total += float((plane * weight).sum() / weight.sum())
+    return total
 
 
 @lru_cache(maxsize=4)

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.preprocess import PreprocessConfig, preprocess
 from cag_avatar_training.synthetic import SynthesisConfig, synthesize
+from cag_avatar_training.synthetic.alignment import in_crop, video_frames
 from cag_avatar_training.synthetic.truth import Truth, load_truth, truth_folder
 from numpy.typing import NDArray
 
@@ -82,8 +82,8 @@ def score_tracking(dataset: Dataset, truth: Truth) -> TrackingScore:
         InputError: they are not of the same video or head model.
     """
     tracking, info = dataset.tracking, dataset.info
-    frames = np.rint(tracking.timestamps * truth.fps).astype(int)
-    if info.head_model != truth.head_model or frames.max() >= len(truth.codes):
+    frames = video_frames(dataset, truth)
+    if info.head_model != truth.head_model:
         raise InputError(f"{dataset.path}: was not made from the video that {truth.folder} is of")
     head_pose = truth.head_pose.numpy()[frames]
     turn = tracking.head_pose[:, :3, :3] @ head_pose[:, :3, :3].transpose(0, 2, 1)
@@ -101,7 +101,7 @@ def score_tracking(dataset: Dataset, truth: Truth) -> TrackingScore:
         },
         matte_iou=_mean_iou(
             [
-                (dataset.frame(i).alpha.numpy() > 0.5, _in_crop(truth.alpha(t), dataset) > 127)
+                (dataset.frame(i).alpha.numpy() > 0.5, in_crop(truth.alpha(t), dataset) > 127)
                 for i, t in enumerate(frames)
             ]
         ),
@@ -194,21 +194,9 @@ def _landmark_rmse(dataset: Dataset, truth: Truth, frames: NDArray[np.int64]) ->
     return float((square / count) ** 0.5)
 
 
-def _in_crop(mask: NDArray[np.uint8], dataset: Dataset, outside: int = 0) -> NDArray[np.uint8]:
-    """A mask of the source picture as the dataset's square shows it; nearest neighbour."""
-    crop, camera = dataset.info.crop, dataset.info.camera
-    scale = camera.width / crop["size"]
-    move = np.array([[scale, 0, -crop["x"] * scale], [0, scale, -crop["y"] * scale]])
-    # Pixel centres lie at half integers here and at integers in OpenCV.
-    move[:, 2] += 0.5 * scale - 0.5
-    size = (camera.width, camera.height)
-    warped = cv2.warpAffine(mask, move, size, flags=cv2.INTER_NEAREST, borderValue=outside)
-    return np.asarray(warped, np.uint8)
-
-
 def _true_mouth(regions: NDArray[np.uint8], dataset: Dataset) -> NDArray[np.bool_]:
     wanted = [REGIONS.index(name) for name in _MOUTH]
-    return np.isin(_in_crop(regions, dataset, 255), wanted)
+    return np.isin(in_crop(regions, dataset, 255), wanted)
 
 
 def _mean_iou(pairs: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> float:

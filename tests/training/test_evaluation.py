@@ -17,7 +17,7 @@ from tests.conftest import TINY_SIZE, make_avatar
 def test_a_perfect_prediction():
     torch.manual_seed(0)
     image = torch.rand(80, 80, 3)
-    figures = measure_images(image, image, torch.ones(80, 80), load_perceptual("alex"))
+    figures = measure_images(image, image, {"matte": torch.ones(80, 80, dtype=bool)}, load_perceptual("alex"))
     assert figures["psnr"] == figures["psnr_matte"] == 100
     assert figures["ssim"] == pytest.approx(1)
     assert figures["l1"] == figures["stlpips"] == 0
@@ -27,9 +27,9 @@ def test_matte_figures_ignore_the_background():
     target = torch.zeros(80, 80, 3)
     image = target.clone()
     image[:, 40:] = 1.0
-    matte = torch.zeros(80, 80)
-    matte[:, :30] = 1
-    figures = measure_images(image, target, matte, load_perceptual("alex"))
+    matte = torch.zeros(80, 80, dtype=bool)
+    matte[:, :30] = True
+    figures = measure_images(image, target, {"matte": matte}, load_perceptual("alex"))
     assert figures["psnr_matte"] == 100
     assert figures["psnr"] < 4
     assert figures["l1"] == pytest.approx(0.5)
