@@ -7,9 +7,10 @@ from pathlib import Path
 from cag_avatar_training.create import CreateConfig, create
 from cag_avatar_training.dataset import Split
 from cag_avatar_training.preprocess import PreprocessConfig
+from cag_avatar_training.profiles import Profile
 
 from cag_avatar_cli.options import Backend, Fusion, OutputPath, PathArgument
-from cag_avatar_cli.train import _DEFAULT, training_config
+from cag_avatar_cli.train import training_config
 
 
 def command(
@@ -17,8 +18,9 @@ def command(
     output: OutputPath,
     workdir: Path | None = None,
     head_model: str = "anny",
-    fusion: Fusion = "cross-attention",
-    iterations: int = _DEFAULT.iterations,
+    profile: Profile = "standard",
+    fusion: Fusion | None = None,
+    iterations: int | None = None,
     seed: int = 0,
     split: Split = "last",
     backend: Backend = "auto",
@@ -31,8 +33,10 @@ def command(
         output: avatar file (*.cag) to write.
         workdir: folder for the dataset (WORKDIR/dataset) and checkpoints; default OUTPUT + ".work".
         head_model: the head model that is fitted: "anny", or one that import-flame made.
-        fusion: how a Gaussian meets the expression code.
-        iterations: frames shown in training.
+        profile: settings that the options below change: quick (minutes on two cores), standard, or
+            paper (the paper's sizes and schedule: hours without a GPU).
+        fusion: how a Gaussian meets the expression code; by default as the profile says.
+        iterations: frames shown in training; by default as the profile says.
         seed: of the weights and the order of the frames.
         split: which frames are held out of training.
         backend: rasteriser.
@@ -41,7 +45,7 @@ def command(
     folder = workdir or output.with_name(output.name + ".work")
     config = CreateConfig(
         PreprocessConfig(head_model=head_model),
-        training_config(fusion, iterations, seed, split, backend),
+        training_config(profile, fusion, iterations, seed, split, backend),
     )
     result = create(video, output, folder, config, resume)
     print(

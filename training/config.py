@@ -152,6 +152,8 @@ class TrainConfig:
     """Refinement of the training frames."""
     backend: Backend = "auto"
     """Rasteriser."""
+    profile: str = "standard"
+    """Set of settings that these started from, see profiles.py: a note for the protocol."""
 
     def __post_init__(self) -> None:
         """Raise InputError on a value out of range."""

@@ -129,9 +129,7 @@ class ShiftTolerantLpips(nn.Module):
         """
         reference = target if isinstance(target, list) else self.features(target)
         return [
-            functional.conv2d(
-                (x - y).square(), self._weights[f"lin{stage}.model.1.weight"]
-            )[0, 0]
+            functional.conv2d((x - y).square(), self._weights[f"lin{stage}.model.1.weight"])[0, 0]
             for stage, (x, y) in enumerate(zip(self.features(image), reference, strict=True))
         ]
 
@@ -141,7 +139,8 @@ def distance_in(maps: Sequence[Tensor], mask: Tensor) -> float:
     with the share of the mask in each of its cells as weight; NaN where the mask is empty."""
     total = 0.0
     for plane in maps:
-        weight = functional.adaptive_avg_pool2d(mask[None, None].to(plane), plane.shape)[0, 0]
+        size = (plane.shape[0], plane.shape[1])
+        weight = functional.adaptive_avg_pool2d(mask[None, None].to(plane), size)[0, 0]
         total += float((plane * weight).sum() / weight.sum())
     return total
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cag_avatar.errors import InputError
 from cag_avatar.files import replacing
 
-__all__ = ["PAGE_STYLE", "write_report"]
+__all__ = ["PAGE_STYLE", "embedded_picture", "read_picture", "write_report"]
 
 #: Looks that all pages share.
 PAGE_STYLE = """
@@ -104,11 +104,24 @@ def _number(value: Any) -> str:
 
 
 def _embed(file: Path) -> str:
+    return embedded_picture(read_picture(file))
+
+
+def read_picture(file: Path) -> NDArray[np.uint8]:
+    """A picture file as RGB [H, W, 3]. Raises InputError if it cannot be read."""
     image = cv2.imread(str(file))
     if image is None:
         raise InputError(f"{file}: cannot be read as a picture")
-    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def embedded_picture(image: NDArray[np.uint8], quality: int | None = 90) -> str:
+    """RGB [H, W, 3] as the source of an HTML image: a JPEG, or a PNG if ``quality`` is None."""
+    kind, options = (
+        ("png", []) if quality is None else ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, quality])
+    )
+    _, data = cv2.imencode(f".{kind}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    return f"data:image/{kind};base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def _curves(dataset: Dataset) -> str:

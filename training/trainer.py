@@ -393,6 +393,7 @@ class Trainer:
             )
         return {
             "source": self.dataset.info.source,
+            "profile": self.config.profile,
             "frames": len(self.dataset),
             "split": self.config.split,
             "training_frames": len(self.frames),

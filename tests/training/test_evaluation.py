@@ -17,7 +17,9 @@ from tests.conftest import TINY_SIZE, make_avatar
 def test_a_perfect_prediction():
     torch.manual_seed(0)
     image = torch.rand(80, 80, 3)
-    figures = measure_images(image, image, {"matte": torch.ones(80, 80, dtype=bool)}, load_perceptual("alex"))
+    figures = measure_images(
+        image, image, {"matte": torch.ones(80, 80, dtype=bool)}, load_perceptual("alex")
+    )
     assert figures["psnr"] == figures["psnr_matte"] == 100
     assert figures["ssim"] == pytest.approx(1)
     assert figures["l1"] == figures["stlpips"] == 0
