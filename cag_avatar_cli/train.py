@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cag_avatar_training.config import TrainConfig
 from cag_avatar_training.dataset import Dataset, Split
+from cag_avatar_training.monitoring import Preview, TensorBoardScalars, TrainingObserver
 from cag_avatar_training.profiles import Profile, profile_config
 from cag_avatar_training.trainer import train
 
@@ -44,6 +45,10 @@ def command(
     backend: Backend = "auto",
     workdir: Path | None = None,
     resume: bool = True,
+    patience: int = 0,
+    preview: bool = False,
+    preview_every: int = 100,
+    tensorboard: Path | None = None,
 ) -> None:
     """Train an avatar on a dataset.
 
@@ -59,10 +64,24 @@ def command(
         backend: rasteriser.
         workdir: folder for checkpoints; by default OUTPUT + ".work".
         resume: go on from a checkpoint in the working folder.
+        patience: stop when 8 frames, taken out of the training frames for it, have not gained in so
+            many measurements (one every 100 iterations, from the last resolution on); 0: never.
+        preview: keep WORKDIR/preview.png up to date: truth left, avatar right.
+        preview_every: iterations between two previews.
+        tensorboard: folder for TensorBoard's event files; needs pip install
+            'cag_avatar[tensorboard]'.
     """
     config = training_config(profile, fusion, iterations, seed, split, backend)
+    config = replace(config, early_stop=replace(config.early_stop, patience=patience))
     folder = workdir or output.with_name(output.name + ".work")
-    result = train(Dataset.open(dataset), output, config, folder, resume=resume)
+    observers: list[TrainingObserver] = []
+    if preview:
+        observers.append(Preview(folder / "preview.png", preview_every))
+    if tensorboard is not None:
+        observers.append(TensorBoardScalars(tensorboard))
+    result = train(
+        Dataset.open(dataset), output, config, folder, resume=resume, observers=observers
+    )
     print(
         f"avatar: {output} ({result.avatar.num_gaussians} Gaussians, {result.seconds:.0f} s, "
         f"{result.iterations_per_second:.1f} iterations/s)"

@@ -13,7 +13,7 @@ from cag_avatar.avatar.config import AvatarConfig
 from cag_avatar.errors import InputError
 from cag_avatar.rendering.rasterizer import Backend
 
-__all__ = ["LearningRates", "LossConfig", "RefinementConfig", "TrainConfig"]
+__all__ = ["EarlyStopConfig", "LearningRates", "LossConfig", "RefinementConfig", "TrainConfig"]
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:
@@ -118,6 +118,30 @@ class RefinementConfig:
 
 
 @dataclass(frozen=True)
+class EarlyStopConfig:
+    """Stopping when some frames, taken out of the training frames for it, gain no more.
+
+    They are measured (PSNR as tracked) from the last resolution of the schedule on.
+    """
+
+    patience: int = 0
+    """Measurements without a gain after which training stops; 0: never, no frames are taken out."""
+    every: int = 100
+    """Iterations between measurements."""
+    frames: int = 8
+    """Frames taken out."""
+    gain: float = 0.02
+    """Smallest gain that counts, dB."""
+
+    def __post_init__(self) -> None:
+        """Raise InputError on a value out of range."""
+        _check("early_stop.patience", self.patience, 0, 1000)
+        _check("early_stop.every", self.every, 1, 100_000)
+        _check("early_stop.frames", self.frames, 1, 1000)
+        _check("early_stop.gain", self.gain, 0, 10)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides the result of a training, but the data."""
 
@@ -150,6 +174,8 @@ class TrainConfig:
     of their gradients; 1 is exact."""
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     """Refinement of the training frames."""
+    early_stop: EarlyStopConfig = field(default_factory=EarlyStopConfig)
+    """Stopping before the last iteration."""
     backend: Backend = "auto"
     """Rasteriser."""
     profile: str = "standard"

@@ -23,9 +23,10 @@ def _weighted_mean(values: Tensor, mask: Tensor | None) -> float:
 
 
 def psnr(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
-    """Peak signal-to-noise ratio in dB of images [H, W, 3] in [0, 1]; 100 dB if they are equal."""
+    """Peak signal-to-noise ratio in dB of images [H, W, 3] in [0, 1]; 100 dB if they are equal,
+    NaN if the mask is empty."""
     error = _weighted_mean((image.double() - target.double()).square(), mask)
-    return min(100.0, -10 * math.log10(max(error, 1e-10)))
+    return math.nan if math.isnan(error) else min(100.0, -10 * math.log10(max(error, 1e-10)))
 
 
 def l1(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,11 @@ from cag_avatar_training.device import device_of
 from cag_avatar_training.gradient_sampling import sample_rows
 from cag_avatar_training.initialization import initialize_colors
 from cag_avatar_training.losses import photometric_loss
+from cag_avatar_training.monitoring import (
+    PlateauWatch,
+    TrainingObserver,
+    take_validation_frames,
+)
 from cag_avatar_training.motion import Motion
 from cag_avatar_training.perceptual import load_perceptual
 from cag_avatar_training.progress import progress_bars
@@ -79,7 +84,8 @@ class _Posed(NamedTuple):
 class Trainer:
     """One training run; :meth:`run` does it, the rest is its parts.
 
-    Held-out frames are never read.
+    Held-out frames are never read; the validation frames of ``config.early_stop`` are taken out of
+    the training frames.
 
     Args:
         dataset: to train on.
@@ -94,7 +100,17 @@ class Trainer:
         self.dataset = dataset
         self.config = config
         self.workdir = workdir
-        self.frames, self.held_out = dataset.split(config.split)
+        frames, self.held_out = dataset.split(config.split)
+        self.frames, validation = take_validation_frames(frames, config.early_stop)
+        self.plateau = (
+            PlateauWatch(
+                validation,
+                config.early_stop,
+                None if workdir is None else workdir / "validation.json",
+            )
+            if validation
+            else None
+        )
         head = load_head_model(dataset.info.head_model)
         tracking = dataset.tracking
         if tracking.vertex_offsets.shape != tuple(head.vertices.shape):
@@ -349,17 +365,23 @@ class Trainer:
         self._apply_corrections()
         self.iteration = checkpoint.iteration
         self.seconds = checkpoint.seconds
+        if self.plateau is not None:
+            self.plateau.resume(self.iteration)
         _log.info("resumed at iteration %d", self.iteration)
 
-    def run(self, show_progress: bool = True) -> None:
-        """Train to the end. On Ctrl-C (or any error) a checkpoint is written first."""
+    def run(self, show_progress: bool = True, observers: Sequence[TrainingObserver] = ()) -> None:
+        """Train to the end. On Ctrl-C (or any error) a checkpoint is written first.
+
+        ``observers`` are told of every iteration.
+        """
         config = self.config
         due = set(config.refinements())
         last_saved = time.monotonic()
         with progress_bars(show_progress) as bars:
             task = bars.add_task("training", total=config.iterations, completed=self.iteration)
             try:
-                while self.iteration < config.iterations:
+                stop = self.plateau is not None and self.plateau.stalled()
+                while self.iteration < config.iterations and not stop:
                     start = time.perf_counter()
                     if self.iteration in due and self.iteration > 0:
                         refining = bars.add_task("refining", total=len(self.frames))
@@ -371,6 +393,9 @@ class Trainer:
                     self.train_seconds += end - middle
                     self.seconds += end - start
                     bars.update(task, advance=1, description=f"training  loss {loss:.4f}")
+                    stop = self.plateau is not None and self.plateau.after_step(self)
+                    for observer in observers:
+                        observer.after_step(self, loss)
                     if time.monotonic() - last_saved > _CHECKPOINT_PERIOD:
                         self.save()
                         last_saved = time.monotonic()
@@ -379,6 +404,9 @@ class Trainer:
                 if self.checkpoint_path is not None:
                     _log.warning("stopped; resume from %s", self.checkpoint_path)
                 raise
+            finally:
+                for observer in observers:
+                    observer.close()
         self.save()
 
     def protocol(self) -> dict[str, Any]:
@@ -398,6 +426,7 @@ class Trainer:
             "split": self.config.split,
             "training_frames": len(self.frames),
             "held_out_frames": len(self.held_out),
+            "validation_frames": [] if self.plateau is None else self.plateau.frames,
             "gaussians": self.avatar.num_gaussians,
             "iterations": self.iteration,
             "seconds": round(self.seconds, 1),
@@ -420,6 +449,7 @@ def train(
     workdir: Path | str | None = None,
     resume: bool = False,
     show_progress: bool = True,
+    observers: Sequence[TrainingObserver] = (),
 ) -> TrainResult:
     """Train an avatar and write it to a .cag file.
 
@@ -430,6 +460,7 @@ def train(
         workdir: folder for checkpoints and refined motion; None keeps neither.
         resume: go on from the checkpoint in ``workdir``, if there is one.
         show_progress: bars on the terminal.
+        observers: told of every iteration, see monitoring.py.
 
     Raises:
         InputError: the data or a setting is unusable.
@@ -439,7 +470,7 @@ def train(
     if resume and trainer.checkpoint_path is not None and trainer.checkpoint_path.is_file():
         trainer.resume()
     started = trainer.iteration
-    trainer.run(show_progress)
+    trainer.run(show_progress, observers)
     protocol = trainer.protocol()
     record = capture_record(
         dataset,
