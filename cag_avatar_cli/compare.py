@@ -16,7 +16,7 @@ from cag_avatar_training.comparison import (
 )
 from cag_avatar_training.comparison.page import figure_label
 from cag_avatar_training.comparison.protocol import protocol_line
-from cag_avatar_training.comparison.table import ALL, DECISIVE
+from cag_avatar_training.comparison.table import ALL, DECISIVE, Figure, change_text
 from cag_avatar_training.profiles import Profile, profile_config
 from rich.console import Console
 from rich.table import Table
@@ -96,26 +96,27 @@ def command(
 def _figures(found: Comparison, mode: str) -> Table:
     rows = {row: figures for row, figures in found.table.figures.items() if row[3] == mode}
     names = [name for name in _SHOWN if any(name in figures for figures in rows.values())]
-    table = Table(title=f"held-out frames, {mode.replace('_', ' ')}")
+    table = Table(title=f"held-out frames, {mode.replace('_', ' ')}; all but PSNR times 1000")
     for head in ("dataset", "split", "fusion"):
         table.add_column(head)
     for name in names:
-        table.add_column(figure_label(name), justify="right")
+        table.add_column(figure_label(name).replace(", ", "\n"), justify="right")
     last = None
     for (dataset, split, variant, _), figures in rows.items():
         if last not in (None, (dataset, split)):
             table.add_section()
         last = (dataset, split)
-        cells = []
-        for name in names:
-            figure = figures.get(name)
-            digits = 2 if name.startswith("psnr") else 4
-            text = "" if figure is None else f"{figure.mean:.{digits}f}"
-            if figure is not None and figure.spread is not None:
-                text += f" ± {figure.spread:.{digits}f}"
-            cells.append(text)
+        cells = [_short(figures.get(name), name.startswith("psnr")) for name in names]
         table.add_row(dataset, split, variant, *cells)
     return table
+
+
+def _short(figure: Figure | None, decibels: bool) -> str:
+    if figure is None:
+        return ""
+    digits, factor = (2, 1) if decibels else (1, 1000)
+    text = f"{factor * figure.mean:.{digits}f}"
+    return text if figure.spread is None else f"{text}±{factor * figure.spread:.{digits}f}"
 
 
 def _changes(found: Comparison, mode: str) -> Table:
@@ -126,14 +127,8 @@ def _changes(found: Comparison, mode: str) -> Table:
     for (dataset, split, variant, how), changes in found.table.changes.items():
         if how != mode:
             continue
-        cells = []
-        for name in DECISIVE:
-            change = changes.get(name)
-            digits = 1 if change is None or change.unit == "%" else 2
-            text = "" if change is None else f"{change.mean:+.{digits}f} {change.unit}"
-            if change is not None and change.spread is not None:
-                text += f" ± {change.spread:.{digits}f}"
-            cells.append(text)
+        found_changes = [changes.get(name) for name in DECISIVE]
+        cells = ["" if change is None else change_text(change) for change in found_changes]
         style = "bold" if dataset == ALL else None
         table.add_row(dataset, split, variant, *cells, style=style)
     return table

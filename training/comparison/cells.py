@@ -2,7 +2,7 @@
 
 ``DIR/cells/KEY/`` holds ``avatar.cag``, ``cell.json`` (what it is), while it is trained
 ``training/`` (checkpoints), and ``evaluation_KEY/`` for each way of measuring it (metrics.json and
-pictures, as ``evaluate`` writes them). The keys are hashes of all settings, of the dataset's files,
+predictions, as ``evaluate`` writes them). The keys are hashes of all settings, of the dataset's files,
 of the device and of the program's version; the truth, if there is one, is part of the second.
 """
 
@@ -44,7 +44,7 @@ class CellResult:
     metrics: dict[str, Any]
     """What evaluate() returned."""
     pictures: Path
-    """Folder with ``pred/`` and ``truth/``, %05d.png."""
+    """Folder with ``pred/%05d.png``."""
 
     def avatar(self) -> Avatar:
         """The trained avatar."""
@@ -137,6 +137,7 @@ class CellMaker:
                     load_avatar(path), self._dataset, pictures, config.split, refine, refinement,
                     backend=config.backend, every=every, show=show, truth=self._truth,
                 )  # fmt: skip
+            shutil.rmtree(pictures / "truth")  # the same in all cells, and in the dataset
         return CellResult(folder, metrics, pictures)
 
     def _check_source(self, folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from cag_avatar_training.comparison.cells import CellResult
 from cag_avatar_training.comparison.cost import InferenceCost
 from cag_avatar_training.comparison.protocol import protocol_line
@@ -19,6 +20,7 @@ from cag_avatar_training.comparison.table import (
     Change,
     Figure,
     Table,
+    change_text,
 )
 from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.regions import REGION_TEXT, RegionMasks
@@ -132,13 +134,7 @@ def _decisive(table: Table) -> str:
 def _change_cell(change: Change | None, name: str) -> str:
     if change is None:
         return "<td></td>"
-    return f"<td class='{_judged(change, name)}'><small>{_change(change)}</small></td>"
-
-
-def _change(change: Change) -> str:
-    digits = 2 if change.unit == "dB" else 1
-    spread = "" if change.spread is None else f" &plusmn; {change.spread:.{digits}f}"
-    return f"{change.mean:+.{digits}f}{spread} {change.unit}"
+    return f"<td class='{_judged(change, name)}'><small>{change_text(change)}</small></td>"
 
 
 def _more_is_better(name: str) -> bool:
@@ -146,6 +142,9 @@ def _more_is_better(name: str) -> bool:
 
 
 def _judged(change: Change, name: str) -> str:
+    """Class of a cell; none for what the page shows as zero."""
+    if abs(change.mean) < (0.005 if change.unit == "dB" else 0.05):
+        return ""
     return "good" if (change.mean > 0) == _more_is_better(name) else "bad"
 
 
@@ -194,7 +193,7 @@ def _figure_cell(figure: Figure | None, change: Change | None, name: str, best: 
         for word in ("best" if best else "", "" if change is None else _judged(change, name))
         if word
     )
-    more = "" if change is None else f" <small>{_change(change)}</small>"
+    more = "" if change is None else f" <small>{change_text(change)}</small>"
     return f"<td class='{classes}'>{figure.mean:.{digits}f}{spread}{more}</td>"
 
 
@@ -235,11 +234,13 @@ def _pictures(
     first = next(iter(shown.values()))
     frames = [int(frame) for frame in first.metrics["frames"]]
     masks = RegionMasks(dataset)
+    background = torch.tensor(first.metrics["protocol"]["background"])
     mode = _MODES[first.metrics["protocol"]["pictures"]]
     parts = []
     for index in _different(dataset.tracking.codes, frames, count):
         regions = masks.of(index)
-        pictures = {"truth": read_picture(first.pictures / "truth" / f"{index:05d}.png")}
+        truth = dataset.frame(index).target(background)
+        pictures = {"truth": (truth * 255 + 0.5).to(torch.uint8).numpy()}
         for variant, result in shown.items():
             pictures[variant] = read_picture(result.pictures / "pred" / f"{index:05d}.png")
         strips = [

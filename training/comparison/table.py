@@ -19,6 +19,7 @@ __all__ = [
     "Change",
     "Figure",
     "Table",
+    "change_text",
     "change_unit",
     "make_table",
     "table_csv",
@@ -138,6 +139,13 @@ def make_table(metrics: Mapping[Cell, Mapping[str, Any]], against: str) -> Table
 def change_unit(name: str) -> str:
     """Whether a figure's change is a difference in decibels or a ratio in percent."""
     return "dB" if name.split("_")[0] == "psnr" else "%"
+
+
+def change_text(change: Change) -> str:
+    """Such as "+1.5 ± 0.3 %"."""
+    digits = 2 if change.unit == "dB" else 1
+    spread = "" if change.spread is None else f" ± {change.spread:.{digits}f}"
+    return f"{change.mean:+.{digits}f}{spread} {change.unit}"
 
 
 def table_csv(table: Table) -> str:
