@@ -36,6 +36,40 @@ def test_compare(
     words += "--iterations 2 --seeds 0 1 --backend cpu"
     assert main(words.split()) == 0
     text = capsys.readouterr().out
+    assert "cell 4 of 4" in text
+    assert "as tracked; all but PSNR times 1000" in text
+    assert "change against concat, as tracked" in text
+    assert "multiply-adds" in text
+    assert "2 iterations" in " ".join(text.split())
+    assert {p.name for p in out.iterdir()} == {"cells", "table.json", "table.csv", "report.html"}
+    rows = json.loads((out / "table.json").read_text())["figures"]
+    assert [(row["fusion"], len(row["figures"]["l1"]["values"])) for row in rows] == [
+        ("concat", 2),
+        ("concat:width=16", 2),
+    ]
+
+
+def test_compare_refuses_what_it_does_not_know(
+    tiny_dataset_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ["compare", str(tiny_dataset_path), "-o", str(out)]
+    assert main([*words, "--fusions", "gates"]) == 2
+    assert "unknown 'gates'" in capsys.readouterr().err
+    assert main([*words, "--splits", "first"]) == 2
+    assert "unknown 'first'" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_evaluate_prints_the_regions(
+    tiny_avatar_path: Path,
+    tiny_dataset_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["evaluate", str(tiny_avatar_path), str(tiny_dataset_path), "-o", str(tmp_path / "e")]
+    assert main([*words, "--no-refine", "--every", "3", "--backend", "cpu"]) == 0
+    text = capsys.readouterr().out
     for region in ("whole", "matte", "head", "mouth", "eyes"):
         assert region in text
     assert "teeth" not in text

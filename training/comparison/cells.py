@@ -1,9 +1,10 @@
 """One cell of a comparison: an avatar trained and measured once, then kept.
 
 ``DIR/cells/KEY/`` holds ``avatar.cag``, ``cell.json`` (what it is), while it is trained
-``training/`` (checkpoints), and ``evaluation_KEY/`` for each way of measuring it (metrics.json and
-predictions, as ``evaluate`` writes them). The keys are hashes of all settings, of the dataset's files,
-of the device and of the program's version; the truth, if there is one, is part of the second.
+``training/`` (checkpoints), and ``evaluation_KEY/`` for each way of measuring it: metrics.json and
+predictions, as ``evaluate`` writes them. The keys are hashes of all settings, of the dataset's
+files, of the device and of the program's version; the truth, if there is one, is part of the
+second.
 """
 
 from __future__ import annotations
