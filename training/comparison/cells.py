@@ -3,8 +3,8 @@
 ``DIR/cells/KEY/`` holds ``avatar.cag``, ``cell.json`` (what it is), while it is trained
 ``training/`` (checkpoints), and ``evaluation_KEY/`` for each way of measuring it: metrics.json and
 predictions, as ``evaluate`` writes them. The keys are hashes of all settings, of the dataset's
-files, of the device and of the program's version; the truth, if there is one, is part of the
-second.
+files, of the device and of the program's version; in the second, of the truth and of the code that
+measures.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import cag_avatar_training
 from cag_avatar_training.config import RefinementConfig, TrainConfig
 from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.evaluation import evaluate
+from cag_avatar_training.lpips_metric import load_lpips
 from cag_avatar_training.progress import progress_bars
 from cag_avatar_training.synthetic.truth import Truth
 from cag_avatar_training.trainer import train
@@ -35,6 +36,16 @@ from cag_avatar.files import replacing
 __all__ = ["CellMaker", "CellResult", "files_digest"]
 
 _log = logging.getLogger(__name__)
+
+#: Code that decides how an avatar comes out: when it changes, kept avatars are used with a warning.
+_TRAINING_SOURCE = (
+    "avatar/*.py", "fusion/*.py", "gaussians/*.py", "head_models/*.py", "rendering/*.py", "*.py",
+)  # fmt: skip
+#: Code that decides the figures: when it changes, kept avatars are measured again.
+_MEASURING_SOURCE = (
+    "evaluation.py", "lpips_metric.py", "metrics.py", "perceptual.py", "refinement.py",
+    "regions.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,11 +127,17 @@ class CellMaker:
                 "dataset": str(self._dataset.path),
                 "config": dict(config.to_dict()),
                 "version": cag_avatar.__version__,
-                "source": _source_digest(),
+                "source": _source_digest(_TRAINING_SOURCE),
             }
             _write_json(folder / "cell.json", about)
         shutil.rmtree(folder / "training", ignore_errors=True)
-        measuring = {"refine": refine, "every": every, "truth": self._truth_data}
+        measuring = {
+            "refine": refine,
+            "every": every,
+            "truth": self._truth_data,
+            "lpips": load_lpips() is not None,
+            "source": _source_digest(_MEASURING_SOURCE),
+        }
         if refine:
             measuring["refinement"] = asdict(refinement)
         pictures = folder / f"evaluation_{_digest(measuring)}"
@@ -146,7 +163,7 @@ class CellMaker:
             source = _read_json(folder / "cell.json")["source"]
         except (InputError, KeyError):
             source = None  # stopped between the two files
-        if source != _source_digest():
+        if source != _source_digest(_TRAINING_SOURCE):
             _log.warning(
                 "%s: was trained by another state of the program's code; remove the folder to "
                 "train it again",
@@ -163,13 +180,12 @@ def files_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-@lru_cache(maxsize=1)
-def _source_digest() -> str:
-    """Hash of the code that decides how an avatar comes out."""
-    folders = [Path(p) for p in (*cag_avatar.__path__, *cag_avatar_training.__path__)]
+@lru_cache(maxsize=2)
+def _source_digest(files: tuple[str, ...]) -> str:
+    """Hash of some of the program's source files, given as patterns in its two packages."""
     digest = hashlib.sha256()
-    for folder in folders:
-        for file in sorted(folder.rglob("*.py")):
+    for folder in (*cag_avatar.__path__, *cag_avatar_training.__path__):
+        for file in sorted({f for pattern in files for f in Path(folder).glob(pattern)}):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -240,3 +240,31 @@ def test_names_and_truths_are_checked_first(finished: tuple[Path, Path], tmp_pat
     with pytest.raises(InputError, match="too few"):
         compare([dataset], tmp_path, replace(CONFIG, splits=parse_splits(["blocks"], [0])))
     assert not list(tmp_path.iterdir())
+
+
+def test_avatars_of_other_code_are_used_with_a_warning(
+    finished: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished[1], out)
+    monkeypatch.setattr(cells, "train", refuse)
+    compare([finished[0]], out, CONFIG, show_progress=False)
+    assert "another state" not in caplog.text
+    about = next(out.glob("cells/*/cell.json"))
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"source": "older"}))
+    compare([finished[0]], out, CONFIG, show_progress=False)
+    assert caplog.text.count("another state of the program's code") == 1
+    about.write_text("{")
+    compare([finished[0]], out, CONFIG, show_progress=False)
+    assert caplog.text.count("another state of the program's code") == 2
+
+
+def test_damaged_figures_are_named(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished[1], out)
+    next(out.glob("cells/*/evaluation_*/metrics.json")).write_text("{")
+    with pytest.raises(InputError, match=r"metrics\.json: missing or damaged"):
+        compare([finished[0]], out, CONFIG, show_progress=False)
