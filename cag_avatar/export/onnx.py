@@ -96,7 +96,7 @@ def export_onnx(path: Path | str, avatar: Avatar) -> None:
                 output_names=list(OUTPUTS),
                 opset_version=OPSET,
                 dynamo=True,
-                optimize=False,  # runtimes do that when they load it
+                optimize=True,  # leaves out sequences and casts that smaller runtimes lack
                 verbose=False,
             )
         assert program is not None
@@ -136,12 +136,14 @@ def _metadata(avatar: Avatar) -> dict[str, str]:
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """Without the exporter's notes on its own working."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -42,11 +42,14 @@ class Turntable:
     """Farthest to each side, degrees."""
     pitch: float = 10.0
     """Farthest up and down, degrees; one full swing while the yaw makes one."""
+    distance: float = 1.15
+    """Of the camera, over that of the training's rest pose: a head seen from the side is longer."""
 
     def __post_init__(self) -> None:
         """Raise InputError on a value that makes no sense."""
         for name, low, high in (
-            ("seconds", 0.1, 600), ("fps", 1, 240), ("yaw", 0, 180), ("pitch", 0, 80)
+            ("seconds", 0.1, 600), ("fps", 1, 240), ("yaw", 0, 180), ("pitch", 0, 80),
+            ("distance", 0.5, 10),
         ):  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name}: {getattr(self, name)} must lie in {low} .. {high}")
@@ -85,6 +88,8 @@ def turntable_frames(
     head = torch.from_numpy(record.neutral_head_pose)
     torso = torch.from_numpy(record.neutral_torso_pose)
     centre = head[:3, :3] @ torch.tensor(_CENTRE, dtype=torch.float64) + head[:3, 3]
+    # Before the middle of the picture's width.
+    shown_at = centre * centre.new_tensor([0.0, 1.0, settings.distance])
     for index in range(settings.frames):
         time = index / settings.frames
         swing = 2 * math.pi * time
@@ -99,7 +104,7 @@ def turntable_frames(
             @ rotation_vector_to_matrix(torch.tensor([0.0, turn, 0.0], dtype=torch.float64))
         )  # fmt: skip
         motion = torch.eye(4, dtype=torch.float64)
-        motion[:3, :3], motion[:3, 3] = rotation, centre - rotation @ centre
+        motion[:3, :3], motion[:3, 3] = rotation, shown_at - rotation @ centre
         yield animator.render(shown, (motion @ head).numpy(), (motion @ torso).numpy())
 
 
