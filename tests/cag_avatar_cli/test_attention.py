@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cag_avatar.avatar.file import save_avatar
+from cag_avatar_cli.main import main
+from tests.cag_avatar_cli.test_main import one_error
+from tests.conftest import make_avatar
+
+
+@pytest.mark.parametrize("fusion", ["cross-attention", "concat"])
+def test_picture_and_figures(
+    fusion: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    save_avatar(tmp_path / "me.cag", make_avatar(fusion=fusion))
+    picture, figures = tmp_path / "me.png", tmp_path / "me.json"
+    words = ["attention", str(tmp_path / "me.cag"), "-o", str(picture), "--json", str(figures)]
+    assert main(words) == 0
+    drawn = cv2.imread(str(picture))
+    assert drawn is not None
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 500
+    said = json.loads(figures.read_text())
+    assert (said["attention"] is None) == (fusion == "concat")
+    assert ("no attention map" in capsys.readouterr().out) == (fusion == "concat")
+
+
+def test_a_format_that_cannot_be_drawn(
+    tiny_avatar_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "out" / "me.xyz"
+    assert main(["attention", str(tiny_avatar_path), "-o", str(out)]) == 2
+    assert "me.xyz" in one_error(capsys)
+    assert not out.exists()
