@@ -39,13 +39,13 @@ def command(
     frame: int | None = None,
     axes: Axes = "y-down",
     turntable: Turntable = Turntable(),  # noqa: B008
-    size: int = 512,
+    size: int | None = None,
     backend: Backend = "auto",
 ) -> None:
     """Write an avatar for other programs; the suffix of the output says what.
 
-    FILE.ply: its Gaussians in one expression, in the layout of 3D Gaussian splatting (SuperSplat and
-    the like). FILE.mp4: a turntable with a moving face. FILE.onnx: code and poses -> Gaussians.
+    FILE.ply: its Gaussians in one expression, in the layout of 3D Gaussian splatting (SuperSplat
+    and the like). FILE.mp4: a turntable with a moving face. FILE.onnx: code and poses -> Gaussians.
 
     Args:
         avatar: *.cag file.
@@ -56,7 +56,7 @@ def command(
         frame: number of the frame, from 0.
         axes: of a .ply: y-down is what viewers expect of it; y-up keeps the head's own axes.
         turntable: of an .mp4.
-        size: width and height of an .mp4.
+        size: width and height of an .mp4; by default those of the training.
         backend: rasteriser of an .mp4.
     """
     suffix = output.suffix.lower()
@@ -68,7 +68,8 @@ def command(
     if suffix == ".ply":
         if torso is None:
             torso = torso_in_head(opened, None, None)
-        count = export_ply(output, opened, opened.neutral_code if code is None else code, torso, axes)
+        shown = opened.neutral_code if code is None else code
+        count = export_ply(output, opened, shown, torso, axes)
         print(f"gaussians: {output} ({count})")
     elif suffix == ".onnx":
         if code is not None:
@@ -76,7 +77,7 @@ def command(
         export_onnx(output, opened)
         print(f"graph: {output}")
     else:
-        animator = Animator(opened, backend, (size, size))
+        animator = Animator(opened, backend, None if size is None else (size, size))
         pictures = turntable_frames(animator, None if code is None else code.numpy(), turntable)
         with bar("turntable") as progress:
             counted = _counted(pictures, lambda done: progress(done, turntable.frames))

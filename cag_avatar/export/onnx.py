@@ -73,7 +73,9 @@ def export_onnx(path: Path | str, avatar: Avatar) -> None:
         import onnx
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(error.name or "onnx", "writing ONNX files", "export") from error
+        raise MissingDependencyError(
+            error.name or "onnx", "writing ONNX files", "export"
+        ) from error
     if avatar.record is None:
         raise InputError(f"{path}: an avatar without a capture record cannot be exported")
     if not avatar.head.embeddable:

@@ -67,9 +67,9 @@ def export_ply(
         code: expression code, [E].
         torso: pose of the torso in the head's frame, [4, 4] (see :func:`torso_in_head`).
         axes: "y-down" turns the head half round its z axis (x to the subject's right, y down, z out
-            of the face), as scenes from COLMAP stand: SuperSplat and most viewers turn that upright,
-            the face towards the camera. "y-up" keeps the canonical axes (x to the subject's left, y
-            up, z out of the face).
+            of the face), as scenes from COLMAP stand: SuperSplat turns every PLY half round z and
+            so shows it upright, the face to the front. "y-up" keeps the canonical axes (x to the
+            subject's left, y up, z out of the face).
 
     Returns:
         Number of Gaussians.
@@ -101,9 +101,7 @@ def export_ply(
     return len(rows)
 
 
-def _rows(
-    gaussians: Gaussians, color_base: Tensor, color_rest: Tensor, axes: Axes
-) -> NDArray[Any]:
+def _rows(gaussians: Gaussians, color_base: Tensor, color_rest: Tensor, axes: Axes) -> NDArray[Any]:
     """The records of the file: Gaussians in the head's frame, colours [N, 3] and [N, K - 1, 3]."""
     means = gaussians.means
     quaternions = torch.nn.functional.normalize(gaussians.quaternions, dim=-1)

@@ -20,7 +20,8 @@ __all__ = ["Turntable", "turntable_frames"]
 
 #: What the face does when nobody says: one after the other, each from neutral and back.
 _PROGRAMME: tuple[dict[str, float], ...] = (
-    {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8, "cheekSquintLeft": 0.4, "cheekSquintRight": 0.4},
+    {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8, "cheekSquintLeft": 0.4, "cheekSquintRight": 0.4,
+     "mouthDimpleLeft": 0.2, "mouthDimpleRight": 0.2},
     {"jawOpen": 0.6},
     {"browInnerUp": 0.8, "browOuterUpLeft": 0.8, "browOuterUpRight": 0.8},
     {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0},

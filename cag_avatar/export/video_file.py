@@ -40,19 +40,18 @@ def write_mp4(path: Path | str, frames: Iterable[NDArray[np.uint8]], fps: float)
     if codec != "libx264":
         _log.warning("PyAV lacks libx264: %s is MPEG-4, which few browsers play", path)
     written = 0
-    with replacing(path) as temporary:
-        with av.open(str(temporary), "w", format="mp4") as container:
-            rate = Fraction(fps).limit_denominator(1001)
-            stream: Any = container.add_stream(codec, rate=rate, options=_CODECS[codec])
-            stream.pix_fmt = "yuv420p"
-            for image in frames:
-                height, width = (side // 2 * 2 for side in image.shape[:2])
-                if written == 0:
-                    stream.width, stream.height = width, height
-                even = np.ascontiguousarray(image[:height, :width])
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
-                written += 1
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        rate = Fraction(fps).limit_denominator(1001)
+        stream: Any = container.add_stream(codec, rate=rate, options=_CODECS[codec])
+        stream.pix_fmt = "yuv420p"
+        for image in frames:
+            height, width = (side // 2 * 2 for side in image.shape[:2])
             if written == 0:
-                raise InputError(f"{path}: no frame to write")
-            container.mux(stream.encode())
+                stream.width, stream.height = width, height
+            even = np.ascontiguousarray(image[:height, :width])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+            written += 1
+        if written == 0:
+            raise InputError(f"{path}: no frame to write")
+        container.mux(stream.encode())
     return written

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cag_avatar.avatar.model import Avatar
+from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError, MissingDependencyError
 from cag_avatar.files import replacing
 from cag_avatar.geometry import rigid_transform
@@ -22,6 +23,8 @@ from cag_avatar.rendering.rasterizer import Backend, get_rasterizer
 __all__ = ["draw_listening", "frontal_picture", "why_no_attention"]
 
 _SIZE = 512
+#: Inches of one heat map with its labels, and of the row of heads with the legend.
+_MAP_HEIGHT, _HEADS_HEIGHT = 4.9, 6.6
 #: Areas that may move several times as far as a face; colours beyond the face's are cut.
 _LOOSE = ("scalp", "neck", "shoulders")
 
@@ -67,37 +70,42 @@ def draw_listening(
     maps.append(("influence on position: mm, one coefficient from 0 to 1", listening.position, 0.5))
     maps.append(("influence on colour: levels of 255", listening.color, 0.5))
 
-    figure = Figure(figsize=(19, 4.6 * len(maps) + 5.2), dpi=90, layout="constrained")
+    height = _MAP_HEIGHT * len(maps) + _HEADS_HEIGHT
+    figure = Figure(figsize=(19, height), dpi=90)
     canvas = FigureCanvasAgg(figure)
     if path.suffix.lower().lstrip(".") not in canvas.get_supported_filetypes():
         raise InputError(f"{path}: cannot be drawn in this format; name a .png file")
-    grid = figure.add_gridspec(len(maps) + 1, 3, height_ratios=[*[4.6] * len(maps), 5.0])
+    # Placed by hand: a layout engine draws everything several times, which takes seconds.
+    share = _MAP_HEIGHT / height
+    top = 1 - 0.55 / height
     for row, (title, values, gamma) in enumerate(maps):
-        axes = figure.add_subplot(grid[row, :])
+        axes = figure.add_axes((0.065, top - (row + 0.68) * share, 0.88, 0.68 * share))
         face = [i for i, area in enumerate(listening.areas) if area not in _LOOSE]
         most = max(float(values[face].max()) if face else 0.0, 1e-9)
         image = axes.imshow(
             values[:, order].numpy(), aspect="auto", cmap="magma", norm=PowerNorm(gamma, 0, most)
         )
-        bar = figure.colorbar(
-            image, ax=axes, fraction=0.02, pad=0.01, extend="max" if values.max() > most else "neither"
-        )
+        beside = figure.add_axes((0.953, top - (row + 0.68) * share, 0.009, 0.68 * share))
+        extend = "max" if values.max() > most * (1 + 1e-6) else "neither"
+        bar = figure.colorbar(image, cax=beside, extend=extend)
         bar.ax.tick_params(labelsize=8)
         axes.set_title(title, loc="left", pad=12)
         _label(axes, listening, families[order], order)
-    pictures = [("the avatar", None)]
+    pictures: list[tuple[str, Tensor | None]] = [("the avatar", None)]
     if listening.attention_family is not None:
         pictures.append(("family of the token attended most", listening.attention_family))
     pictures.append(("family of the token that moves it most", listening.influence_family))
     for column, (title, family) in enumerate(pictures):
-        axes = figure.add_subplot(grid[len(maps), column])
+        width = 0.94 / len(pictures)
+        tall = (_HEADS_HEIGHT - 1.5) / height
+        axes = figure.add_axes((0.03 + column * width, 0.8 / height, width, tall))
         axes.imshow(frontal_picture(avatar, family, backend))
         axes.set_title(title)
         axes.set_axis_off()
     present = sorted(set(families.tolist()))
     figure.legend(
         handles=[Patch(color=FAMILY_COLORS[i], label=FAMILIES[i]) for i in present],
-        loc="outside lower center", ncols=len(present), frameon=False, title=_note(listening),
+        loc="lower center", ncols=len(present), frameon=False, title=_note(listening),
     )  # fmt: skip
     with replacing(path) as temporary:
         figure.savefig(temporary)
@@ -154,14 +162,17 @@ def frontal_picture(
     pose = rigid_transform(facing, torch.tensor([0.0, -0.02, 1.1 * distance]))
     gaussians = avatar.gaussians(avatar.neutral_code, pose, pose)
     colors = gaussians.colors
-    image = get_rasterizer(backend).render(
+    camera = avatar.record.camera
+    scale = size / camera.height
+    square = PinholeCamera(size, size, camera.fx * scale, camera.fy * scale, size / 2, size / 2)
+    rendered = get_rasterizer(backend).render(
         gaussians.means,
         gaussians.quaternions,
         gaussians.scales,
         gaussians.opacities,
         colors if family is None else overlay_colors(family, colors),
         torch.eye(4),
-        avatar.record.camera.resized(size, size),
+        square,
         torch.ones(3),
-    ).image
-    return image.mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8).numpy()
+    )
+    return rendered.image.mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8).numpy()

@@ -40,7 +40,7 @@ def as_viewer(columns, pose, camera, world=None):
         higher = stacked(*(f"f_rest_{i}" for i in range(3 * per))).unflatten(1, (3, per)).mT
         coefficients = torch.cat([coefficients, higher], 1)
     position = torch.linalg.inv(pose)[:3, 3]
-    return get_rasterizer("torch").render(
+    rendered = get_rasterizer("torch").render(
         means,
         stacked("rot_0", "rot_1", "rot_2", "rot_3"),
         stacked("scale_0", "scale_1", "scale_2").exp(),
@@ -49,7 +49,8 @@ def as_viewer(columns, pose, camera, world=None):
         pose,
         camera,
         torch.ones(3),
-    ).image
+    )
+    return rendered.image
 
 
 @pytest.mark.parametrize(("axes", "degree"), [("y-down", 2), ("y-up", 1), ("y-down", 0)])

@@ -90,7 +90,9 @@ def test_no_frame_leaves_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("bad", [{"seconds": 0.0}, {"fps": 1e6}, {"yaw": 400.0}, {"pitch": -1.0}, {"distance": 0.0}])
+@pytest.mark.parametrize(
+    "bad", [{"seconds": 0.0}, {"fps": 1e6}, {"yaw": 400.0}, {"pitch": -1.0}, {"distance": 0.0}]
+)
 def test_bad_settings_are_named(bad):
     with pytest.raises(InputError, match=next(iter(bad))):
         Turntable(**bad)
