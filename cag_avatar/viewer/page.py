@@ -244,7 +244,7 @@ class AvatarPage:
 
 
 def _ranges(avatar: Avatar) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ends of each slider, [E] each: the coefficient's bounds, or half a range beyond training's."""
+    """Ends of each slider, [E] each: the bounds, or half a range beyond the training's."""
     record = avatar.record
     assert record is not None
     low, high = (t.cpu().double().numpy() for t in (avatar.code_low, avatar.code_high))

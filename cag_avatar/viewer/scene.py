@@ -103,8 +103,9 @@ class AvatarScene:
 
         Args:
             code: expression code, [E].
-            turn: of the head on its neck, radians: pitch (down), yaw (to the subject's left), roll
-                (top to the subject's right), in this order about x, y and z.
+            turn: of the head on its neck, radians: pitch (down), yaw (to the subject's left) and
+                roll (the top to the subject's right), about x, y and z; rolled first, then
+                pitched, then yawed.
             viewpoint: where the camera is.
             paint: one of :attr:`paints`.
         """
@@ -118,7 +119,9 @@ class AvatarScene:
         view = rigid_transform(rotation.T, -rotation.T @ position).to(self._device)
         pivot = own.neck_pivot
         x, y, z = torch.diag(torch.tensor(turn, dtype=torch.float32, device=self._device))
-        head = view @ transform_about(y, pivot) @ transform_about(x, pivot) @ transform_about(z, pivot)
+        head = view
+        for part in (y, x, z):
+            head = head @ transform_about(part, pivot)
         values = torch.from_numpy(np.asarray(code, np.float32)).to(self._device)
         gaussians = self._prepared.gaussians(values, head, view @ self._torso)
         with torch.inference_mode():

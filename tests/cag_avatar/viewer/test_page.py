@@ -7,12 +7,14 @@ import socket
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from cag_avatar.avatar.animator import Animator
 from cag_avatar.errors import InputError, MissingDependencyError
@@ -71,7 +73,7 @@ def test_the_page_answers_and_closes(page):
         assert answer.status == 200
         assert b"<html" in answer.read().lower()
     page.close()
-    with pytest.raises(OSError), urllib.request.urlopen(page.address, timeout=2):  # noqa: PT012
+    with pytest.raises(urllib.error.URLError), urllib.request.urlopen(page.address, timeout=2):
         pass
 
 
@@ -112,7 +114,7 @@ def test_clients_get_pictures_when_something_changes_and_not_too_often(page, mon
     page._connected(client)
     first = client.next()
     assert first.shape == (64, 96, 3)
-    client.camera.position = client.camera.position + [0.05, 0.0, 0.0]
+    client.camera.position = client.camera.position + np.array([0.05, 0.0, 0.0])
     client.moved(None)
     assert not np.array_equal(client.next(), first)
     for value in np.linspace(0, 1, 30):
@@ -151,21 +153,29 @@ def test_without_viser_the_extra_is_named(monkeypatch):
 
 
 def test_a_scene_shows_what_the_animator_shows():
-    """The head seen by a camera elsewhere equals the head moved before a fixed camera."""
+    """A camera elsewhere and a turned head equal the person moved before a fixed camera."""
     avatar = make_avatar()
+    home = avatar.record.neutral_head_pose
+    lean = rotation_vector_to_matrix(torch.tensor([0.0, 0.2, 0.0], dtype=torch.float64)).numpy()
+    avatar.record.neutral_torso_pose[:3, :3] = home[:3, :3] @ lean
     scene, animator = AvatarScene(avatar, "cpu", 72), Animator(avatar, "cpu")
     code = np.zeros(52, np.float32)
     code[17] = 0.7
-    pose = animator.record.neutral_head_pose.copy()
+    person = home.copy()
     turned = rotation_vector_to_matrix(torch.tensor([0.2, -0.6, 0.1], dtype=torch.float64))
-    pose[:3, :3] = turned.numpy() @ pose[:3, :3]
-    torso = pose @ np.linalg.inv(animator.record.neutral_head_pose)
-    torso = torso @ animator.record.neutral_torso_pose
-    eye = np.linalg.inv(pose)
+    person[:3, :3] = turned.numpy() @ home[:3, :3]
+    torso = person @ np.linalg.inv(home) @ avatar.record.neutral_torso_pose
+    pitch, yaw, roll = 0.1, 0.4, -0.2
+    nod = Rotation.from_euler("YXZ", [yaw, pitch, roll]).as_matrix()
+    pivot = avatar.neck_pivot.double().numpy()
+    head = person.copy()
+    head[:3, :3] = person[:3, :3] @ nod
+    head[:3, 3] = person[:3, :3] @ (pivot - nod @ pivot) + person[:3, 3]
+    eye = np.linalg.inv(person)
     wxyz = matrix_to_quaternion(torch.from_numpy(eye[:3, :3])).tolist()
     viewpoint = Viewpoint(tuple(eye[:3, 3]), tuple(wxyz), 2 * math.atan(36 / 150))
-    seen = scene.picture(code, (0.0, 0.0, 0.0), viewpoint).astype(int)
-    expected = animator.render(code, pose, torso).astype(int)
+    seen = scene.picture(code, (pitch, yaw, roll), viewpoint).astype(int)
+    expected = animator.render(code, head, torso).astype(int)
     assert (expected < 200).any()
     assert np.abs(seen - expected).max() <= 2
 
