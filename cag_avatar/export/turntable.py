@@ -42,7 +42,7 @@ class Turntable:
     yaw: float = 60.0
     """Farthest to each side, degrees."""
     pitch: float = 10.0
-    """Farthest up and down, degrees; one full swing while the yaw makes one."""
+    """Farthest up and down, degrees; two swings while the yaw makes one."""
     distance: float = 1.15
     """Of the camera, over that of the training's rest pose: a head seen from the side is longer."""
 
