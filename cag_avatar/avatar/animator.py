@@ -79,6 +79,11 @@ class Animator:
         """Name of each coefficient of a code."""
         return self._prepared.avatar.expression_names
 
+    @property
+    def neutral_code(self) -> NDArray[np.float32]:
+        """The code of the face at rest, [E]."""
+        return self._prepared.avatar.neutral_code.cpu().numpy()
+
     def code_of_arkit(self, arkit: NDArray[np.floating]) -> NDArray[np.float32]:
         """ARKIT_NAMES coefficients [52] as a code [E] of this avatar, as far as its head model has
         them (see HeadModel.arkit_to_code).
@@ -159,8 +164,7 @@ class Animator:
             InputError: wrong shape, NaN or infinity.
         """
         self._tensor("code", code, (len(self.expression_names),))
-        neutral = self._prepared.avatar.neutral_code.cpu().numpy()
-        clamped = retarget_code(code, self._record, settings, neutral)
+        clamped = retarget_code(code, self._record, settings, self.neutral_code)
         if operator_pose is None or operator_neutral is None:
             return self.render(clamped)
         self._tensor("operator_pose", operator_pose, (4, 4))

@@ -32,6 +32,14 @@ class Fusion(nn.Module, ABC):
         context = self.context(self.static(encoding), values)
         return context.expand(encoding.shape[0], self.context_size)
 
+    def attention(self, static: Tensor | None) -> Tensor | None:
+        """How much each Gaussian listens to each token: [heads, N, T] of :meth:`static`'s result.
+
+        Not negative; T in the order in which token names first appear (see ``tokens.py``). None
+        where a fusion has no such weights, or they say nothing.
+        """
+        return None
+
     def rows(self, static: Tensor | None, rows: Tensor) -> Tensor | None:
         """The part of :meth:`static`'s result that belongs to some Gaussians, ``rows`` [R]."""
         return None if static is None else static[:, rows]

@@ -63,6 +63,10 @@ class CrossAttentionFusion(Fusion):
         score = (query / math.sqrt(self.head_size)) @ self.key.transpose(1, 2)
         return score.softmax(-1)
 
+    def attention(self, static: Tensor | None) -> Tensor | None:
+        """The weights themselves: [heads, N, T], rows sum to 1."""
+        return static
+
     def values(self, values: Tensor) -> Tensor:
         """What the tokens say of psi [D]: [heads, T, head_size]."""
         each = values[:, None] * self.embedding * self.num_tokens

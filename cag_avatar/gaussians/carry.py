@@ -44,7 +44,8 @@ def carry(
         turn: rotation offsets: imaginary parts of quaternions whose real part is 1, [N, 3].
         rotation: rest orientations, quaternions wxyz, not normalised, [N, 4].
     """
-    if vertices.device.type == "cpu" and vertices.dtype == torch.float32:
+    compiled = vertices.device.type == "cpu" and vertices.dtype == torch.float32
+    if compiled and not torch.onnx.is_in_onnx_export():  # a graph holds torch operations only
         return Carried(*_Carry.apply(binding, vertices, position, turn, rotation))
     return carry_plain(binding, vertices, position, turn, rotation)
 

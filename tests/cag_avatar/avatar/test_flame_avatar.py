@@ -18,10 +18,14 @@ from cag_avatar.avatar.record import CaptureRecord
 from cag_avatar.avatar.retargeting import retarget_code
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
+from cag_avatar.export.onnx import export_onnx
+from cag_avatar.export.ply import export_ply
 from cag_avatar.head_models import ARKIT_INDEX, FlameHeadModel, load_head_model
 from cag_avatar.head_models.flame_file import load_flame
 from cag_avatar.head_models.library import FOLDER_VARIABLE
 from cag_avatar.head_models.storage import save_head_model
+from cag_avatar.insight.listening import listen
+from cag_avatar.viewer.scene import AvatarScene
 from tests.cag_avatar.head_models.flame_files import flame_arrays, write_flame_pickle
 from tests.conftest import facing_pose, tiny_config
 
@@ -54,6 +58,20 @@ def avatar(folder: Path) -> Avatar:
         neutral - 0.3, neutral + 0.3, np.full(6, -0.2), np.full(6, 0.2),
     )  # fmt: skip
     return avatar.eval().requires_grad_(False)
+
+
+def test_looked_into_and_exported_but_not_with_the_model_in_it(
+    avatar: Avatar, tmp_path: Path
+) -> None:
+    found = listen(avatar)
+    jaw, expression = found.tokens.index("jaw"), found.tokens.index("expression000")
+    assert float(found.position[:, [jaw, expression]].min()) > 0
+    assert export_ply(tmp_path / "a.ply", avatar, avatar.neutral_code, torch.eye(4)) > 100
+    scene = AvatarScene(avatar, "cpu", 48)
+    assert (scene.picture(scene.neutral_code, (0, 0, 0), scene.front) < 255).any()
+    pytest.importorskip("onnxscript")
+    with pytest.raises(InputError, match="may not be passed on"):
+        export_onnx(tmp_path / "a.onnx", avatar)
 
 
 def jaw_open(head: FlameHeadModel) -> torch.Tensor:
