@@ -9,6 +9,7 @@ from cag_avatar_training.landmark_correction import (
     CorrectionConfig,
     learn_correction,
     render_subjects,
+    with_truth,
 )
 from cag_avatar_training.progress import progress_bars
 
@@ -48,13 +49,13 @@ def command(
     with progress_bars() as progress:
         rendering = progress.add_task("subjects", total=subjects)
         training = {name: progress.add_task(name, total=None) for name in ("measure", "train")}
-        data = render_subjects(
+        pictures = render_subjects(
             folder,
             model,
-            embedding,
             config,
             lambda done, total: progress.update(rendering, completed=done, total=total),
         )
+        data = with_truth(pictures, model, embedding)
         correction = learn_correction(
             data, model, embedding, config,
             lambda stage, done, total: progress.update(

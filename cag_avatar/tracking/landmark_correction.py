@@ -38,6 +38,7 @@ __all__ = [
     "face_colors",
     "landmark_features",
     "load_landmark_correction",
+    "upright_frame",
 ]
 
 _FORMAT = "cag_avatar-landmark-correction"
@@ -59,6 +60,11 @@ class FaceFrame:
     """Pixels per metre at the face, [T]."""
     middle: NDArray[np.float64]
     """Mean of the face's landmarks, pixels, [T, 2]."""
+
+    def upright(self, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Points of the pictures, pixels [T, N, 2], in metres at the face, upright."""
+        moved = np.einsum("tij,tnj->tni", self.turn, pixels - self.middle[:, None])
+        return np.asarray(moved / self.scale[:, None, None])
 
 
 @dataclass(frozen=True)
@@ -115,22 +121,31 @@ def landmark_features(
         colors: of :func:`face_colors`, [T, 468, 3].
     """
     frame, rows = _face_frame(mean, landmarks)
-    turn, scale, middle = frame.turn, frame.scale, frame.middle
-    pixels = landmarks[..., :2].astype(np.float64)
-    upright = np.einsum("tij,tnj->tni", turn, pixels - middle[:, None]) / scale[:, None, None]
-    depth = landmarks[..., 2:].astype(np.float64) / scale[:, None, None]
+    turn = frame.turn
+    upright = frame.upright(landmarks[..., :2].astype(np.float64))
+    depth = landmarks[..., 2:].astype(np.float64) / frame.scale[:, None, None]
     depth -= depth[:, :FACE_LANDMARKS].mean(1, keepdims=True)
-    points = np.concatenate([upright, depth], -1).reshape(len(pixels), -1)
+    points = np.concatenate([upright, depth], -1).reshape(len(landmarks), -1)
     third = np.cross(rows[:, 0], rows[:, 1])
     rotation = np.stack([rows[:, 0], rows[:, 1], third], 1)
     rotation[:, :2] = turn @ rotation[:, :2]
     parts = [
         points / _CENTIMETRE,
         scores * _SCORE,
-        rotation[:, :2].reshape(len(pixels), -1) * _TURN,
+        rotation[:, :2].reshape(len(landmarks), -1) * _TURN,
         _light(mean, skin, colors) * _LIGHT,
     ]
     return np.concatenate(parts, 1), frame
+
+
+def upright_frame(mean: NDArray[np.float64], landmarks: NDArray[np.float32]) -> FaceFrame:
+    """The frames of T faces.
+
+    Args:
+        mean: landmarks of the mean head, canonical space, [468, 3] metres.
+        landmarks: [T, 478, 2 or 3] pixels.
+    """
+    return _face_frame(mean, landmarks)[0]
 
 
 def _face_frame(
@@ -264,7 +279,7 @@ class LandmarkCorrection:
         self, landmarks: NDArray[np.float32], error: NDArray[np.float64]
     ) -> NDArray[np.float32]:
         """Landmarks [T, 478, 3] freed of a :meth:`constant_error`: [T, 478, 2] pixels."""
-        return _shifted(landmarks, error[None], _face_frame(self._a["mean"], landmarks)[0])
+        return _shifted(landmarks, error[None], upright_frame(self._a["mean"], landmarks))
 
     def _predict(
         self,

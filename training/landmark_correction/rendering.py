@@ -8,10 +8,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from cag_avatar_training.landmark_correction.config import CorrectionConfig
-from cag_avatar_training.landmark_correction.data import CorrectionData
-from cag_avatar_training.landmark_correction.mirroring import mirror_codes, mirrored_points
+from cag_avatar_training.landmark_correction.data import SubjectPictures
+from cag_avatar_training.landmark_correction.mirroring import mirror_codes
 from cag_avatar_training.synthetic import SynthesisConfig
 from cag_avatar_training.synthetic.motion import perform
 from cag_avatar_training.synthetic.render import create_subject, default_camera
@@ -22,7 +21,6 @@ from cag_avatar.errors import InputError
 from cag_avatar.head_models import ARKIT_INDEX, ARKIT_NAMES, HeadModel
 from cag_avatar.tracking.face_landmarker import FACE_LANDMARKS, NUM_LANDMARKS, FaceLandmarker
 from cag_avatar.tracking.landmark_correction import face_colors
-from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
 
 __all__ = ["render_subject", "render_subjects"]
 
@@ -47,24 +45,21 @@ _BLUR = (0.4, 1.2)
 def render_subjects(
     folder: Path,
     model: HeadModel,
-    embedding: LandmarkEmbedding,
     config: CorrectionConfig,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[int, CorrectionData]:
+) -> dict[int, SubjectPictures]:
     """All subjects, by seed; those that lie in FOLDER/subjects already are read.
 
     Args:
         folder: for one file a subject, subjects/SEED.npz.
         model: head model of the subjects.
-        embedding: its landmarks.
         config: of the subjects.
         progress: called with subjects done and their number.
 
     Raises:
         InputError: a file is damaged or was rendered at another size.
     """
-    mirrored: LandmarkEmbedding | None = None
-    data: dict[int, CorrectionData] = {}
+    data: dict[int, SubjectPictures] = {}
     landmarker: FaceLandmarker | None = None
     try:
         for done, seed in enumerate(config.seeds):
@@ -72,16 +67,15 @@ def render_subjects(
                 progress(done, config.subjects)
             path = Path(folder) / "subjects" / f"{seed}.npz"
             if path.is_file():
-                subject = CorrectionData.load(path)
+                subject = SubjectPictures.load(path)
                 if int(subject.width) != config.size:
                     raise InputError(
                         f"{path}: its pictures are {int(subject.width)} pixels wide, not "
                         f"{config.size}; delete it or choose another folder"
                     )
             else:
-                if landmarker is None or mirrored is None:
-                    landmarker, mirrored = FaceLandmarker(), mirrored_points(model, embedding)
-                subject = render_subject(seed, model, embedding, mirrored, landmarker, config)
+                landmarker = landmarker or FaceLandmarker()
+                subject = render_subject(seed, model, landmarker, config)
                 subject.save(path)
             if len(subject.codes):
                 data[seed] = subject
@@ -98,18 +92,14 @@ def render_subjects(
 def render_subject(
     seed: int,
     model: HeadModel,
-    embedding: LandmarkEmbedding,
-    mirrored: LandmarkEmbedding,
     landmarker: FaceLandmarker,
     config: CorrectionConfig,
-) -> CorrectionData:
+) -> SubjectPictures:
     """Render and detect one subject; pictures without a found face are left out.
 
     Args:
         seed: decides everything.
         model: head model.
-        embedding: its landmarks.
-        mirrored: of :func:`mirrored_points`.
         landmarker: of single images.
         config: of the subjects.
     """
@@ -147,22 +137,15 @@ def render_subject(
             landmarks.append(faces[0].landmarks)
             scores.append(faces[0].scores)
             colors.append(face_colors(image, faces[0].landmarks))
-    vertices = model.posed_vertices(
-        subject.rest, *(torch.from_numpy(values[found]) for values in (codes, head, torso))
-    )
     count = len(found)
-
-    def seen(points: LandmarkEmbedding) -> NDArray[np.float32]:
-        return camera.project(points.points(vertices, model.faces)).numpy()
-
-    return CorrectionData(
+    return SubjectPictures(
         landmarks=np.reshape(np.array(landmarks, np.float32), (count, NUM_LANDMARKS, 3)),
         scores=np.reshape(np.array(scores, np.float32), (count, len(ARKIT_NAMES))),
         colors=np.reshape(np.array(colors, np.float32), (count, FACE_LANDMARKS, 3)),
         codes=codes[found],
-        true_px=seen(embedding),
-        mirrored_px=seen(mirrored),
+        rest=subject.rest.numpy(),
         head_pose=head[found],
+        torso_pose=torso[found],
         focal=np.array(focal, np.float32),
         width=np.array(config.size, np.float32),
     )

@@ -8,14 +8,18 @@ from typing import Any
 
 import numpy as np
 from cag_avatar_training.landmark_correction.config import CorrectionConfig
-from cag_avatar_training.landmark_correction.data import CorrectionData
+from cag_avatar_training.landmark_correction.data import CorrectionData, SubjectPictures
 from cag_avatar_training.landmark_correction.learning import (
     bare_skin,
     fit_network,
     held_out_figures,
     make_examples,
 )
-from cag_avatar_training.landmark_correction.mirroring import mirror_landmarks, mirrored_data
+from cag_avatar_training.landmark_correction.mirroring import (
+    mirror_landmarks,
+    mirrored_data,
+    mirrored_points,
+)
 from numpy.typing import NDArray
 
 from cag_avatar.errors import InputError
@@ -28,10 +32,18 @@ from cag_avatar.tracking.landmark_correction import (
 )
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
 
-__all__ = ["learn_correction"]
+__all__ = ["learn_correction", "with_truth"]
 
 #: The deviation of a code is never taken to be smaller: real faces are not rendered ones.
 _LEAST_DEVIATION = 0.04
+
+
+def with_truth(
+    pictures: Mapping[int, SubjectPictures], model: HeadModel, embedding: LandmarkEmbedding
+) -> dict[int, CorrectionData]:
+    """Where the landmarks of an embedding truly are in the pictures of all subjects."""
+    mirrored = mirrored_points(model, embedding)
+    return {s: subject.with_truth(model, embedding, mirrored) for s, subject in pictures.items()}
 
 
 def learn_correction(
