@@ -22,16 +22,16 @@ def command(
 ) -> None:
     """Tie MediaPipe's 478 landmarks to a head model's surface by rendering heads.
 
-    The bundled head's landmarks were tied to plain renders first, then, with --subjects, to the
-    life-like subjects of 'cag-avatar train-correction'.
+    The bundled head's landmarks were tied to plain renders, then those on the wrong part of the
+    face were mended, with --subjects, by the persons of 'cag-avatar train-correction'.
 
     Args:
         output: file to write; by default the one beside the head model that is loaded with it.
         head_model: name of the head model, or its file.
         renders: heads rendered.
         seed: of identities, expressions and poses.
-        subjects: the folder that 'cag-avatar train-correction' rendered into: take those persons,
-            start from the landmarks that are there, and render nothing.
+        subjects: the folder that 'cag-avatar train-correction' rendered into: mend the landmarks
+            that are there by those persons, and render nothing.
     """
     model = load_head_model(head_model)
     target = output or landmark_path(model)

@@ -63,18 +63,17 @@ def _observe(model: HeadModel, observations: Observations, config: FitConfig) ->
     landmarks, scores = observations.landmarks, observations.scores
     wanted = config.correction != "none"
     correction = load_landmark_correction(model.name) if wanted else None
-    seen = landmarks[..., :2]
     if correction is not None and observations.colors is not None:
-        colors = observations.colors.astype(np.float32)
-        if config.correction == "full":
-            better = correction.correct(landmarks, scores, colors)
-            return _Observed(torch.from_numpy(better.landmarks), corrected_prior(better, config))
-        seen = correction.shift(landmarks, correction.constant_error(landmarks, scores, colors))
-    elif wanted:
+        better = correction.correct(
+            landmarks, scores, observations.colors.astype(np.float32),
+            rigid=config.correction == "rigid",
+        )  # fmt: skip
+        return _Observed(torch.from_numpy(better.landmarks), corrected_prior(better, config))
+    if wanted:
         _LOG.info("head model '%s': landmarks are taken as the detector gives them", model.name)
     prior = code_prior(torch.from_numpy(scores).float(), config)
     return _Observed(
-        torch.from_numpy(np.ascontiguousarray(seen)).float(),
+        torch.from_numpy(np.ascontiguousarray(landmarks[..., :2])).float(),
         model_prior(model, prior, config),
     )
 

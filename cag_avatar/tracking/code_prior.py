@@ -58,6 +58,8 @@ def code_prior(scores: Tensor, config: FitConfig) -> CodePrior:
 def corrected_prior(corrected: Corrected, config: FitConfig) -> CodePrior:
     """Prior from the codes that a LandmarkCorrection predicts."""
     codes, deviation = (torch.from_numpy(x) for x in (corrected.codes, corrected.deviation))
+    if config.correction == "rigid":
+        deviation = deviation.clamp(min=config.predicted_deviation)
     smooth = torch.full_like(deviation, config.smooth_code)
     smooth[[i for name, i in ARKIT_INDEX.items() if name.startswith("eye")]] *= 5
     return CodePrior(codes, deviation, smooth, *_unit_interval(deviation))

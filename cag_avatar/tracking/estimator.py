@@ -29,7 +29,11 @@ from cag_avatar.tracking.fitting import (
     landmark_weights,
     track_frame,
 )
-from cag_avatar.tracking.landmark_correction import face_colors, load_landmark_correction
+from cag_avatar.tracking.landmark_correction import (
+    Typical,
+    face_colors,
+    load_landmark_correction,
+)
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
 from cag_avatar.tracking.surface_basis import SurfacePoints, shape_space
 
@@ -88,10 +92,8 @@ class FaceEstimate:
 class _Operator:
     shape: Tensor
     focal: float
-    typical: NDArray[np.float64] | None = None
-    """Median features of the operator, for the full landmark correction."""
-    error: NDArray[np.float64] | None = None
-    """Constant error of the landmarks, for the constant correction."""
+    typical: Typical | None
+    """Of the operator, for the landmark correction."""
 
 
 @dataclass(frozen=True)
@@ -207,14 +209,12 @@ class ExpressionEstimator:
     def _observe(self, seen: _Seen) -> tuple[Tensor, CodePrior]:
         face = seen.face
         operator = self._operator
-        if self._correction is None or operator is None:
+        if self._correction is None or operator is None or operator.typical is None:
             return torch.from_numpy(face.landmarks[None, :, :2]), self._prior()
-        if operator.error is not None:
-            shifted = self._correction.shift(face.landmarks[None], operator.error)
-            return torch.from_numpy(shifted), self._prior()
         better = self._correction.correct(
-            face.landmarks[None], face.scores[None], seen.colors[None], operator.typical
-        )
+            face.landmarks[None], face.scores[None], seen.colors[None], operator.typical,
+            rigid=self._config.fit.correction == "rigid",
+        )  # fmt: skip
         return torch.from_numpy(better.landmarks), corrected_prior(better, self._config.fit)
 
     def _prior(self) -> CodePrior:
@@ -273,21 +273,20 @@ class ExpressionEstimator:
         found = np.stack([s.face.landmarks for s in seen])
         scores = np.stack([s.face.scores for s in seen])
         landmarks = torch.from_numpy(np.ascontiguousarray(found[..., :2]))
-        prior, typical, error = code_prior(torch.from_numpy(scores), config), None, None
-        colors = np.stack([s.colors for s in seen])
-        if self._correction is not None and config.correction == "constant":
-            error = self._correction.constant_error(found, scores, colors)
-            landmarks = torch.from_numpy(self._correction.shift(found, error))
-        elif self._correction is not None:
-            typical = np.median(self._correction.features(found, scores, colors)[0], axis=0)
-            better = self._correction.correct(found, scores, colors, typical)
+        prior, typical = code_prior(torch.from_numpy(scores), config), None
+        if self._correction is not None:
+            colors = np.stack([s.colors for s in seen])
+            typical = self._correction.typical(found, scores, colors)
+            better = self._correction.correct(
+                found, scores, colors, typical, rigid=config.correction == "rigid"
+            )
             landmarks = torch.from_numpy(better.landmarks)
             prior = corrected_prior(better, config)
         state = initial_state(self._points, landmarks, _middle(size), config)
         arguments = (self._points, landmarks, self._weights, prior, config)
         state = fit_frames(state, *arguments, iterations=3)
         state = at_distance(fit_shared(state, *arguments, iterations=4), config)
-        return _Operator(state.shape, state.focal, typical, error)
+        return _Operator(state.shape, state.focal, typical)
 
 
 def _middle(size: tuple[int, int]) -> tuple[float, float]:

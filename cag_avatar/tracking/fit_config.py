@@ -10,7 +10,7 @@ from cag_avatar.errors import InputError
 __all__ = ["Correction", "FitConfig"]
 
 #: What of the landmarker's known errors is taken away.
-Correction = Literal["constant", "full", "none"]
+Correction = Literal["rigid", "full", "none"]
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,14 @@ class FitConfig:
     """The same of the head rotation, radians."""
     smooth_translation: float = 0.01
     """The same of the head translation, metres."""
-    correction: Correction = "constant"
+    correction: Correction = "rigid"
     """What of the landmarker's known errors is taken away, where a correction for the head model is
-    at hand: ``constant`` what is the same in most of a person's frames, ``full`` what is predicted
-    for each frame, with predicted codes. The full one is the more exact on rendered faces, from
-    which it was learnt; real faces in strong expressions it follows less well than the detector."""
+    at hand: ``rigid`` what is the same in most of a person's frames, and in each frame what looks
+    like a moved head; ``full`` all that is predicted. The full one is the more exact on rendered
+    faces, from which it was learnt; real faces in strong expressions it follows less well."""
+    predicted_deviation: float = 0.15
+    """Least prior deviation of a coefficient from the predicted one, with ``rigid``: what is known
+    of rendered faces holds less of real ones."""
     distance: float = 0.86
     """Distance of the head from the camera where the focal length is not known, metres; the median
     over the clip. A head alone does not tell it: focal length and distance trade off, and the
@@ -55,5 +58,5 @@ class FitConfig:
                 raise InputError(f"fit: {name} = {value} must be positive")
         if self.correction not in get_args(Correction):
             raise InputError(
-                f"fit: correction '{self.correction}' is unknown; choose constant, full or none"
+                f"fit: correction '{self.correction}' is unknown; choose rigid, full or none"
             )

@@ -34,6 +34,7 @@ __all__ = [
     "Corrected",
     "FaceFrame",
     "LandmarkCorrection",
+    "Typical",
     "correction_path",
     "face_colors",
     "landmark_features",
@@ -48,6 +49,8 @@ _COLOR_BLUR = 0.04
 _CENTIMETRE, _SCORE, _TURN, _LIGHT = 0.01, 4.0, 4.0, 3.0
 _LUMA = np.array([0.299, 0.587, 0.114])
 _NUM_LIGHT = 5
+#: Inner and outer corners of the two eyes, in the order of the irises.
+_EYE_CORNERS = np.array([[33, 133], [362, 263]])
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,16 @@ class Corrected:
     """Expression codes in [0, 1], [T, 52]."""
     deviation: NDArray[np.float32]
     """Standard deviation of their errors on subjects that were not trained on, [52]."""
+
+
+@dataclass(frozen=True)
+class Typical:
+    """What the frames of one person have in common."""
+
+    features: NDArray[np.float64]
+    """Median of the network's raw input, [1497]."""
+    error: NDArray[np.float64]
+    """Median error of the landmarks, in units and axes of FaceFrame, [478, 2]."""
 
 
 def face_colors(image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -121,14 +134,11 @@ def landmark_features(
         colors: of :func:`face_colors`, [T, 468, 3].
     """
     frame, rows = _face_frame(mean, landmarks)
-    turn = frame.turn
     upright = frame.upright(landmarks[..., :2].astype(np.float64))
     depth = landmarks[..., 2:].astype(np.float64) / frame.scale[:, None, None]
     depth -= depth[:, :FACE_LANDMARKS].mean(1, keepdims=True)
     points = np.concatenate([upright, depth], -1).reshape(len(landmarks), -1)
-    third = np.cross(rows[:, 0], rows[:, 1])
-    rotation = np.stack([rows[:, 0], rows[:, 1], third], 1)
-    rotation[:, :2] = turn @ rotation[:, :2]
+    rotation = _upright_rotation(frame, rows)
     parts = [
         points / _CENTIMETRE,
         scores * _SCORE,
@@ -185,12 +195,11 @@ def _light(
     return np.asarray((luminance @ np.linalg.pinv(basis).T)[:, 1:])
 
 
-def _shifted(
-    landmarks: NDArray[np.float32], error: NDArray[Any], frame: FaceFrame
-) -> NDArray[np.float32]:
-    shift = frame.turn.transpose(0, 2, 1) @ error.transpose(0, 2, 1)  # [T, 2, 478]
-    moved = landmarks[..., :2] + shift.transpose(0, 2, 1) * frame.scale[:, None, None]
-    return moved.astype(np.float32)
+def _upright_rotation(frame: FaceFrame, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Canonical to upright axes, [T, 3, 3]; ``rows`` as of _face_frame()."""
+    rotation = np.concatenate([rows, np.cross(rows[:, 0], rows[:, 1])[:, None]], 1)
+    rotation[:, :2] = frame.turn @ rotation[:, :2]
+    return rotation
 
 
 class LandmarkCorrection:
@@ -240,12 +249,24 @@ class LandmarkCorrection:
         clip = np.concatenate([kept, offset[-_NUM_LIGHT:]])
         return np.concatenate([deviation, np.tile(clip, (len(features), 1))], 1)
 
+    def typical(
+        self,
+        landmarks: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        colors: NDArray[np.float32],
+    ) -> Typical:
+        """What T frames of one person have in common; arguments as for :meth:`correct`."""
+        features, _ = self.features(landmarks, scores, colors)
+        middle = np.median(features, axis=0)
+        return Typical(middle, np.median(self._predict(features, middle)[1], axis=0))
+
     def correct(
         self,
         landmarks: NDArray[np.float32],
         scores: NDArray[np.float32],
         colors: NDArray[np.float32],
-        typical: NDArray[np.float64] | None = None,
+        typical: Typical | None = None,
+        rigid: bool = False,
     ) -> Corrected:
         """Correct T frames of one person.
 
@@ -253,52 +274,51 @@ class LandmarkCorrection:
             landmarks: MediaPipe's, [T, 478, 3] pixels.
             scores: MediaPipe's blendshape scores, [T, 52].
             colors: of :func:`face_colors`, [T, 468, 3].
-            typical: median features of the person, [1497]; by default those of these frames.
+            typical: of the person; by default that of these frames.
+            rigid: of each frame's own error take only what a rigidly moved head explains.
         """
-        codes, error, frame = self._predict(landmarks, scores, colors, typical)
+        person = typical or self.typical(landmarks, scores, colors)
+        features, frame = self.features(landmarks, scores, colors)
+        codes, error = self._predict(features, person.features)
+        if rigid:
+            error = person.error + self._rigid_part(error - person.error, landmarks)
+        shift = np.einsum("tji,tnj->tni", frame.turn, error) * frame.scale[:, None, None]
         return Corrected(
-            _shifted(landmarks, error, frame),
+            (landmarks[..., :2] + shift).astype(np.float32),
             codes.astype(np.float32),
             self._a["deviation"].astype(np.float32),
         )
 
-    def constant_error(
-        self,
-        landmarks: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        colors: NDArray[np.float32],
+    def _rigid_part(
+        self, error: NDArray[Any], landmarks: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        """What the landmarks of one person are off by in most of T frames, [478, 2].
+        """What a small rotation, shift and scaling of the mean head explain of errors [T, 478, 2].
 
-        In units and axes of :class:`FaceFrame`; arguments as for :meth:`correct`.
+        Scaled orthography, least squares over the face's landmarks. Irises go with the eyes.
         """
-        _, error, _ = self._predict(landmarks, scores, colors, None)
-        return np.asarray(np.median(error, axis=0))
-
-    def shift(
-        self, landmarks: NDArray[np.float32], error: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
-        """Landmarks [T, 478, 3] freed of a :meth:`constant_error`: [T, 478, 2] pixels."""
-        return _shifted(landmarks, error[None], upright_frame(self._a["mean"], landmarks))
+        frame, rows = _face_frame(self._a["mean"], landmarks)
+        rotation = _upright_rotation(frame, rows)
+        x, y, z = np.moveaxis(self._a["mean"] @ rotation.transpose(0, 2, 1), 2, 0)
+        one, none = np.ones_like(x), np.zeros_like(x)
+        directions = ((one, none), (none, one), (x, y), (-y, x), (z, none), (none, z))
+        modes = np.stack([np.stack(mode, -1).reshape(len(x), -1) for mode in directions], -1)
+        seen = error[:, :FACE_LANDMARKS].reshape(len(x), -1, 1)
+        explained = (modes @ (np.linalg.pinv(modes) @ seen)).reshape(len(x), FACE_LANDMARKS, 2)
+        eyes = np.repeat(explained[:, _EYE_CORNERS].mean(2), 5, axis=1)
+        return np.concatenate([explained, eyes], 1)
 
     def _predict(
-        self,
-        landmarks: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        colors: NDArray[np.float32],
-        typical: NDArray[np.float64] | None,
-    ) -> tuple[NDArray[Any], NDArray[Any], FaceFrame]:
+        self, features: NDArray[np.float64], typical: NDArray[np.float64]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Codes [T, 52] and errors of the landmarks [T, 478, 2] in the frames of the faces."""
-        features, frame = self.features(landmarks, scores, colors)
-        middle = np.median(features, axis=0) if typical is None else typical
-        value: NDArray[Any] = self.inputs(features, middle)
+        value: NDArray[Any] = self.inputs(features, typical)
         for layer in (0, 1):
             value = value @ self._a[f"weight{layer}"].T + self._a[f"bias{layer}"]
             value = value / (1.0 + np.exp(-value))
         value = value @ self._a["weight2"].T + self._a["bias2"]
         codes = np.clip(value[:, : len(self._a["deviation"])], 0.0, 1.0)
         error = value[:, codes.shape[1] :] @ self._a["error_basis"] + self._a["error_mean"]
-        return codes, error.reshape(len(value), NUM_LANDMARKS, 2), frame
+        return codes, error.reshape(len(value), NUM_LANDMARKS, 2)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file; the networks' numbers as float16."""

@@ -202,8 +202,6 @@ def _pictures(
     )  # fmt: skip
     pixels = subject.with_truth(head, embedding, embedding).true_px
     subject.landmarks[..., :2] = pixels
-    depth = embedding.points(subject.vertices(head), head.faces)[..., 2].numpy()
-    subject.landmarks[..., 2] = depth * 900 / 0.8
     subject.landmarks[..., :2] += rng.normal(0, 0.0005 * 900 / 0.8, pixels.shape)
     return subject
 
@@ -223,13 +221,13 @@ def test_the_truth_is_where_the_head_is(head: HeadModel, embedding: LandmarkEmbe
     assert (middle < 0.06 * eyes).all()
 
 
-def test_landmarks_tied_elsewhere_are_tied_where_they_move_alike(
+def test_landmarks_on_the_wrong_part_are_mended_and_only_those(
     head: HeadModel, embedding: LandmarkEmbedding
 ) -> None:
     data = {seed: _pictures(head, embedding, seed) for seed in (1, 2)}
-    moved = (14, 105, 334)  # the lower lip to the upper one, both brows to their neighbours
+    moved = (14, 87)  # the lower lip to the upper one
     faces, weights = embedding.faces.clone(), embedding.barycentric.clone()
-    for wrong, other in zip(moved, (13, 66, 296), strict=True):
+    for wrong, other in zip(moved, (13, 82), strict=True):
         faces[wrong], weights[wrong] = faces[other], weights[other]
     start = LandmarkEmbedding("anny", faces, weights, embedding.spread)
     told: list[tuple[int, int]] = []
@@ -241,11 +239,9 @@ def test_landmarks_tied_elsewhere_are_tied_where_they_move_alike(
     for k in moved:
         assert np.linalg.norm(at[k] - true[k]) > 0.0025
         assert np.linalg.norm(points[k] - true[k]) < 0.0015
-    assert np.median(np.linalg.norm(points - true, axis=1)) < 0.001
-    other = mirror_landmarks(true)
-    uneven = np.linalg.norm(points[other] * (-1, 1, 1) - points, axis=1)
-    assert uneven.mean() < 3e-4  # what the barycentric grid leaves
-    assert 0 < float(tied.spread.max()) < 0.02
+    others = np.delete(np.arange(478), moved)
+    np.testing.assert_array_equal(points[others], at[others])
+    assert torch.equal(tied.spread, start.spread)
 
 
 def test_rendered_subjects_are_kept_and_used_again(

@@ -1,21 +1,17 @@
-"""Tie MediaPipe's landmarks to the surface points that move as they do on rendered subjects."""
+"""Mend landmarks that are tied to the wrong part of the face, by life-like rendered subjects."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from cag_avatar_training.landmark_correction.data import SubjectPictures
-from cag_avatar_training.landmark_correction.mirroring import mirror_landmarks, mirrored_points
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from cag_avatar.errors import InputError
 from cag_avatar.head_models.base import REGIONS, HeadModel
 from cag_avatar.tracking.face_landmarker import (
-    EYE_OUTER_CORNERS,
     FACE_LANDMARKS,
     NUM_LANDMARKS,
 )
@@ -23,8 +19,6 @@ from cag_avatar.tracking.landmark_correction import upright_frame
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
 
 __all__ = ["tie_to_subjects"]
-
-_LOG = logging.getLogger(__name__)
 
 _SKIN = ("face_skin", "lips", "ears", "scalp", "neck")
 _EYES = ("eye_left", "eye_right")
@@ -37,10 +31,10 @@ _CAP = 0.012
 _CONSTANT = 0.3
 #: Faces that are searched more finely, and steps of barycentric weights along their edges.
 _KEPT, _STEPS = 12, 6
+#: A landmark moves where its varying error falls below this part of what it was.
+_GAIN = 0.45
 #: Every so many-th picture of a subject is used.
 _EVERY = 4
-#: Distance from its mirror image's vertex up to which a vertex is symmetric, metres.
-_SYMMETRIC = 1e-5
 
 
 def tie_to_subjects(
@@ -49,21 +43,22 @@ def tie_to_subjects(
     start: LandmarkEmbedding,
     progress: Callable[[int, int], None] | None = None,
 ) -> LandmarkEmbedding:
-    """For every landmark, the surface point that it follows best.
+    """Move the landmarks that do not move with the point that they are tied to.
 
     Detections and surface points are compared upright and in metres at the face. A point's error
     has a part that is constant for a subject and one that varies with expression and view; the
-    second counts fully, the first by a third. On a symmetric model every picture counts with its
-    mirror image, and the landmarks become symmetric.
+    second counts fully, the first by a third. A landmark moves only where that more than halves its
+    varying error: rendered brows are not quite where real ones are, closeness alone is no reason;
+    a lower lip tied to the upper one is.
 
     Args:
         data: of every subject, by seed.
         model: head model of the subjects.
-        start: landmarks as tied before; points within 16 mm of these are searched.
+        start: landmarks as tied to plain renders; points within 16 mm of these are searched.
         progress: called with landmarks done and their number.
 
     Returns:
-        The landmarks; their ``spread`` is the root of that weighted mean square error.
+        The landmarks; those that moved keep their ``spread``.
 
     Raises:
         InputError: there are no pictures.
@@ -73,36 +68,20 @@ def tie_to_subjects(
         raise InputError("subjects: none of their pictures shows a face; render them again")
     mean = start.points(model.vertices, model.faces).numpy().astype(np.float64)[:FACE_LANDMARKS]
     places, detections, starts = _upright(data, model, mean)
-    other = mirror_landmarks(detections.mean(0, dtype=np.float64))
-    mirror = _mirror(model)
-    detections = detections[..., :2]
-    if mirror is None:
-        _LOG.info("head model '%s' is not symmetric: each side is tied by itself", model.name)
-        other = np.arange(NUM_LANDMARKS)
-    else:
-        flip = np.array((-1, 1), np.float32)
-        starts = np.concatenate([starts, starts + len(places)])
-        places = np.concatenate([places, places[:, mirror] * flip])
-        detections = np.concatenate([detections, detections[:, other] * flip])
     rest, faces = model.vertices.numpy(), model.faces.numpy()
     region = model.face_region.numpy()
     eyes = _EYES if all(len(index) for index in model.eye_vertices) else _SKIN
     allowed = {names: np.isin(region, [REGIONS.index(n) for n in names]) for names in (_SKIN, eyes)}
     middles = rest[faces].mean(1)
     tied = start.points(model.vertices, model.faces).numpy()
-    width = float(np.linalg.norm(tied[EYE_OUTER_CORNERS[0]] - tied[EYE_OUTER_CORNERS[1]]))
     fine = np.array(
         [(i, j, _STEPS - i - j) for i in range(_STEPS + 1) for j in range(_STEPS + 1 - i)],
         np.float32,
     ) / np.float32(_STEPS)
-    out_face = np.zeros(NUM_LANDMARKS, np.int64)
-    out_weight = np.zeros((NUM_LANDMARKS, 3), np.float32)
-    spread = np.zeros(NUM_LANDMARKS, np.float32)
+    out_face, out_weight = start.faces.numpy().copy(), start.barycentric.numpy().copy()
     for k in range(NUM_LANDMARKS):
         if progress is not None:
             progress(k, NUM_LANDMARKS)
-        if other[k] < k:
-            continue  # the mirror image of its twin, below
         on = allowed[_SKIN if k < FACE_LANDMARKS else eyes]
         near = np.flatnonzero(on & (np.linalg.norm(middles - tied[k], axis=1) < _REACH))
         near = np.union1d(near, start.faces[k].numpy())
@@ -111,29 +90,25 @@ def tie_to_subjects(
         kept = near[np.argsort(coarse, kind="stable")[:_KEPT]]
         error = _errors(places, detections[:, k], starts, faces[kept], fine)
         face, point = np.unravel_index(error.argmin(), error.shape)
-        out_face[k], out_weight[k] = kept[face], fine[point]
-        spread[k] = error[face, point] / width
+        best = kept[[face]], fine[[point]]
+        before, after = (
+            _errors(places, detections[:, k], starts, faces[at], weight, constant_weight=0)[0, 0]
+            for at, weight in ((out_face[[k]], out_weight[[k]]), best)
+        )
+        if after < _GAIN * before:
+            out_face[k], out_weight[k] = best[0][0], best[1][0]
     if progress is not None:
         progress(NUM_LANDMARKS, NUM_LANDMARKS)
-    tie = LandmarkEmbedding(
-        model.name, torch.from_numpy(out_face), torch.from_numpy(out_weight),
-        torch.from_numpy(spread),
-    )  # fmt: skip
-    second = torch.from_numpy(other < np.arange(NUM_LANDMARKS))
-    images, twin = mirrored_points(model, tie), torch.from_numpy(other)
     return LandmarkEmbedding(
-        model.name,
-        torch.where(second, images.faces[twin], tie.faces),
-        torch.where(second[:, None], images.barycentric[twin], tie.barycentric),
-        torch.where(second, tie.spread[twin], tie.spread),
-    )
+        model.name, torch.from_numpy(out_face), torch.from_numpy(out_weight),
+        start.spread,
+    )  # fmt: skip
 
 
 def _upright(
     data: Mapping[int, SubjectPictures], model: HeadModel, mean: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Vertices [R, V, 2] and detections with their depth [R, 478, 3] of R pictures, and the first
-    picture of each subject."""
+    """Vertices [R, V, 2] and detections [R, 478, 2] of R pictures, and each subject's first."""
     places: list[NDArray[np.float32]] = []
     detections: list[NDArray[np.float32]] = []
     starts = []
@@ -146,20 +121,10 @@ def _upright(
             continue
         frame = upright_frame(mean, landmarks)
         places.append(frame.upright(seen).astype(np.float32))
-        depth = landmarks[..., 2:] / frame.scale[:, None, None]
-        upright = [frame.upright(landmarks[..., :2]), depth]
-        detections.append(np.concatenate(upright, -1).astype(np.float32))
+        detections.append(frame.upright(landmarks[..., :2]).astype(np.float32))
         starts.append(count)
         count += len(landmarks)
     return np.concatenate(places), np.concatenate(detections), np.array(starts)
-
-
-def _mirror(model: HeadModel) -> NDArray[np.int64] | None:
-    """The vertex of the other side for each vertex, [V]; None if the mean head has two sides."""
-    vertices = model.vertices.numpy()
-    distance, other = cKDTree(vertices).query(vertices * np.array((-1, 1, 1), np.float32))
-    paired = bool((distance < _SYMMETRIC).all()) and len(set(other.tolist())) == len(other)
-    return np.asarray(other, np.int64) if paired else None
 
 
 def _errors(
@@ -168,6 +133,7 @@ def _errors(
     starts: NDArray[np.int64],
     corners: NDArray[np.integer],
     weights: NDArray[np.float32],
+    constant_weight: float = _CONSTANT,
 ) -> NDArray[np.float64]:
     """Weighted errors [K, G] of G points on each of K faces, metres.
 
@@ -177,6 +143,7 @@ def _errors(
         starts: first picture of each subject.
         corners: vertices of the faces, [K, 3].
         weights: barycentric, [G, 3].
+        constant_weight: of each subject's constant error.
     """
     error = np.einsum("gc,rkcx->rkgx", weights, places[:, corners]) - detected[:, None, None]
     counts = np.diff(np.append(starts, len(places)))
@@ -184,5 +151,5 @@ def _errors(
     varying = error - np.repeat(constant, counts, axis=0)
     square = np.minimum((varying**2).sum(-1), _CAP**2).mean(0)
     share = counts / counts.sum()
-    square = square + _CONSTANT**2 * np.tensordot(share, (constant**2).sum(-1), 1)
+    square = square + constant_weight**2 * np.tensordot(share, (constant**2).sum(-1), 1)
     return np.asarray(np.sqrt(square))

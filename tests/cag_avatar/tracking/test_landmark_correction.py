@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from cag_avatar.errors import InputError
 from cag_avatar.head_models import load_head_model
@@ -16,6 +18,7 @@ from cag_avatar.tracking.landmark_correction import (
     face_colors,
     landmark_features,
     load_landmark_correction,
+    upright_frame,
 )
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
 
@@ -104,9 +107,11 @@ def test_typical_features_of_another_clip_are_used() -> None:
     landmarks, scores, colors = _clip(5)
     features, _ = correction.features(landmarks, scores, colors)
     own = correction.correct(landmarks, scores, colors)
-    same = correction.correct(landmarks, scores, colors, np.median(features, axis=0))
+    typical = correction.typical(landmarks, scores, colors)
+    np.testing.assert_array_equal(typical.features, np.median(features, axis=0))
+    same = correction.correct(landmarks, scores, colors, typical)
     np.testing.assert_array_equal(own.codes, same.codes)
-    other = correction.correct(landmarks, scores, colors, features[0])
+    other = correction.correct(landmarks, scores, colors, replace(typical, features=features[0]))
     assert np.abs(own.codes - other.codes).max() > 1e-3
 
 
@@ -232,21 +237,49 @@ def test_the_bundled_network_leaves_a_still_face_nearly_in_place() -> None:
     assert np.isfinite(corrected.landmarks).all()
 
 
-def test_the_constant_part_of_one_frame_is_all_of_its_correction() -> None:
+def test_the_rigid_correction_of_one_frame_is_all_of_it() -> None:
     correction, _ = _tiny()
-    landmarks, scores, colors = _clip(1)
-    found = correction.shift(landmarks, correction.constant_error(landmarks, scores, colors))
-    expected = correction.correct(landmarks, scores, colors).landmarks
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+    clip = _clip(1)
+    found = correction.correct(*clip, rigid=True)
+    np.testing.assert_allclose(found.landmarks, correction.correct(*clip).landmarks, atol=1e-3)
 
 
-def test_the_constant_part_moves_all_frames_alike() -> None:
-    """In the axes of the face: a frame that is turned in the picture is moved in its own."""
+def test_the_rigid_correction_takes_what_a_moved_head_explains() -> None:
+    """Against a head that is really moved, seen under scaled orthography."""
+    correction, a = _tiny()
+    mean = a["mean"].astype(np.float64)
+    centred = mean - mean.mean(0)
+    facing = Rotation.from_euler("xyz", [180 + 8, -12, 0], degrees=True)
+    moved = Rotation.from_rotvec([0.004, -0.006, 0.003]) * facing
+
+    def seen(rotation: Rotation, scale: float) -> np.ndarray:
+        return scale * rotation.apply(centred)[:, :2]
+
+    at = seen(facing, 1200.0)
+    then = seen(moved, 1204.0) + np.array([0.6, -0.4])
+    landmarks = np.zeros((1, 478, 3), np.float32)
+    landmarks[0, :468, :2] = at + 200
+    error = np.zeros((1, 478, 2))
+    frame = upright_frame(mean, landmarks)
+    error[0, :468] = (then - at) @ frame.turn[0].T / frame.scale[0]
+    part = correction._rigid_part(error, landmarks)
+    size = np.abs(error[0, :468]).max()
+    assert size > 5e-4  # metres
+    np.testing.assert_allclose(part[0, :468], error[0, :468], atol=0.02 * size)
+    # What no moved head explains stays: every other landmark up, the others down.
+    error[0, :468] = np.array([[0, 1e-3], [0, -1e-3]])[np.arange(468) % 2]
+    assert np.abs(correction._rigid_part(error, landmarks)).max() < 3e-4
+
+
+def test_a_person_is_typical_of_itself() -> None:
     correction, _ = _tiny()
-    landmarks, scores, colors = _clip(5)
-    error = correction.constant_error(landmarks, scores, colors)
-    assert error.shape == (478, 2)
-    moved = correction.shift(landmarks, error) - landmarks[..., :2]
-    _, frame = correction.features(landmarks, scores, colors)
-    upright = np.einsum("tij,tnj->tni", frame.turn, moved) / frame.scale[:, None, None]
-    np.testing.assert_allclose(upright, np.broadcast_to(error, upright.shape), atol=1e-5)
+    clip = _clip(3)
+    typical = correction.typical(*clip)
+    assert typical.error.shape == (478, 2)
+    for rigid in (False, True):
+        own, given = (correction.correct(*clip, p, rigid=rigid) for p in (None, typical))
+        np.testing.assert_array_equal(own.landmarks, given.landmarks)
+    uneven = 0.001 * (np.arange(478) % 2)[:, None]  # what no moved head explains
+    other = replace(typical, error=typical.error + uneven)
+    shift = correction.correct(*clip, other, rigid=True).landmarks - own.landmarks
+    assert np.abs(shift).max() > 0.1
