@@ -166,8 +166,9 @@ class Trainer:
             (attributes.opacity_logit, rates.opacity),
             (attributes.log_scale, rates.scale),
             (attributes.rotation, rates.rotation),
+            (self.avatar.features, rates.features),
         ):
-            if parameter.numel():
+            if parameter is not None and parameter.numel():
                 groups.append({"params": [parameter], "lr": rate, "decay": rates.attribute_decay})
         optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-15, fused=True)
         for group in optimizer.param_groups:
@@ -201,10 +202,10 @@ class Trainer:
         ):
             if rows is None:
                 context = avatar.fusion.context(self._attention(), tokens)
-                return avatar.network(avatar.encoding, context).float()
-            encoding = avatar.encoding[rows]
+                return avatar.network(avatar.encoded(), context).float()
+            encoding = avatar.encoded(rows)
             if self._attention_is_due():
-                attention = avatar.fusion.static(encoding)
+                attention = avatar.attention(rows)
             else:
                 attention = avatar.fusion.rows(self._static, rows)
             return avatar.network(encoding, avatar.fusion.context(attention, tokens)).float()
@@ -229,7 +230,7 @@ class Trainer:
         iterations, and kept in between.
         """
         if self._static is None or self._attention_is_due():
-            self._static = self.avatar.fusion.static(self.avatar.encoding)
+            self._static = self.avatar.attention()
         return self._static
 
     def step(self) -> float:

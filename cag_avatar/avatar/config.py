@@ -62,6 +62,14 @@ class AvatarConfig:
     """Attention heads."""
     head_size: int = 16
     """Length of a head's query, key and value."""
+    gates: bool = False
+    """Weigh tokens by gates that start from their reach, instead of a softmax."""
+    gate_floor: float = 0.1
+    """Gate of a token that does not reach a Gaussian, before training."""
+    value_start: float = 1.0
+    """Factor on the tokens' initial values."""
+    features: int = 0
+    """Learned numbers of each Gaussian beside its encoded position."""
     width: int = 96
     """Neurons in a hidden layer of the offset network."""
     depth: int = 3

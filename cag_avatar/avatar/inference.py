@@ -31,9 +31,9 @@ class PreparedAvatar:
             self.avatar = copy.deepcopy(avatar).eval().requires_grad_(False)
             self.dtype = dtype or fastest_dtype(avatar.rest.device.type)
             own = self.avatar
-            static = own.fusion.static(own.encoding)
+            static = own.attention()
             self._fusion_static = None if static is None else static.to(self.dtype)
-            self._first_static = own.network.static(own.encoding).to(self.dtype)
+            self._first_static = own.network.static(own.encoded()).to(self.dtype)
             self._opacity = own.attributes.opacity_logit.sigmoid()
             self._network = copy.deepcopy(own.network).to(self.dtype)
 

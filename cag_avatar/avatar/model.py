@@ -14,6 +14,7 @@ from cag_avatar.errors import InputError
 from cag_avatar.fusion.encoding import encode_positions, encoded_size
 from cag_avatar.fusion.factory import make_fusion
 from cag_avatar.fusion.offsets import OffsetNetwork, Offsets, bounded_offsets, offset_limits
+from cag_avatar.fusion.reach import token_reach
 from cag_avatar.fusion.tokens import driving_values, token_groups, token_names
 from cag_avatar.gaussians.attributes import GaussianAttributes, Gaussians
 from cag_avatar.gaussians.carry import carry
@@ -110,19 +111,38 @@ class Avatar(nn.Module):
         self.attributes = GaussianAttributes(
             self.binding.rest_points, self.binding.gaussian_rest_frames, config.sh_degree
         )
-        encoding = encoded_size(config.octaves)
+        encoding = encoded_size(config.octaves) + config.features
+        self.features = (
+            nn.Parameter(rest.new_zeros(len(samples.face), config.features))
+            if config.features
+            else None
+        )
         groups = token_groups(token_names(head.code_tokens, config.neck_tokens))
         self.fusion = make_fusion(
-            config.fusion, encoding, len(groups), config.heads, config.head_size, groups
+            config.fusion,
+            encoding,
+            len(groups),
+            config.heads,
+            config.head_size,
+            groups,
+            config.gates,
+            config.gate_floor,
+            config.value_start,
         )
         self.network = OffsetNetwork(encoding, self.fusion.context_size, config.width, config.depth)
         embedded = encode_positions(self.binding.rest_points, config.octaves, config.position_scale)
         self.register_buffer("encoding", embedded, persistent=False)
-        reach = torch.tensor(
+        reach = None
+        if config.gates and config.fusion == "cross-attention":
+            reach = token_reach(
+                head, rest, self.binding.corner, self.binding.barycentric, config.neck_tokens
+            )
+        self.register_buffer("reach", reach, persistent=False)
+        bounds = torch.tensor(
             [config.max_region_offset.get(name, config.max_offset) for name in REGIONS]
         )
         limits = offset_limits(
-            reach[samples.region], config.max_rotation, config.max_log_scale, config.max_color
+            bounds[samples.region], config.max_rotation, config.max_log_scale, config.max_color
         )
         self.register_buffer("offset_limits", limits, persistent=False)
 
@@ -137,6 +157,7 @@ class Avatar(nn.Module):
     sample_uv: Tensor
     sample_region: Tensor
     encoding: Tensor
+    reach: Tensor | None
     offset_limits: Tensor
 
     @property
@@ -174,11 +195,22 @@ class Avatar(nn.Module):
         change = code - self.neutral_code
         return driving_values(change, head_pose, torso_pose, self.config.neck_tokens)
 
+    def encoded(self, rows: Tensor | None = None) -> Tensor:
+        """What tells the Gaussians apart: encoded positions and learned features, [N, P]."""
+        parts = [self.encoding] if self.features is None else [self.encoding, self.features]
+        return torch.cat([part if rows is None else part[rows] for part in parts], 1)
+
+    def attention(self, rows: Tensor | None = None) -> Tensor | None:
+        """What the fusion knows of the Gaussians alone (Fusion.static), of all or some rows."""
+        reach = self.reach
+        if rows is not None and reach is not None:
+            reach = reach[rows]
+        return self.fusion.static(self.encoded(rows), reach)
+
     def raw_offsets(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> Tensor:
         """Outputs of the offset network before they are bounded, [N, 12] (eqs. 5 and 6)."""
-        attention = self.fusion.static(self.encoding)
-        context = self.fusion.context(attention, self.tokens(code, head_pose, torso_pose))
-        return self.network(self.encoding, context)
+        context = self.fusion.context(self.attention(), self.tokens(code, head_pose, torso_pose))
+        return self.network(self.encoded(), context)
 
     def base_colors(self, points: Tensor, head_pose: Tensor) -> Tensor:
         """RGB [N, 3] of Gaussians at ``points`` (camera space, [N, 3]) seen from the camera.

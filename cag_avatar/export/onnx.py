@@ -41,9 +41,9 @@ class _GaussianGraph(nn.Module):
     def __init__(self, avatar: Avatar) -> None:
         super().__init__()
         self.avatar = avatar
-        static = avatar.fusion.static(avatar.encoding)
+        static = avatar.attention()
         self.register_buffer("attention", static)
-        self.register_buffer("first", avatar.network.static(avatar.encoding))
+        self.register_buffer("first", avatar.network.static(avatar.encoded()))
 
     attention: Tensor | None
     first: Tensor

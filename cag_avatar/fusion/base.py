@@ -20,16 +20,21 @@ class Fusion(nn.Module, ABC):
     """Length C of a context vector."""
 
     @abstractmethod
-    def static(self, encoding: Tensor) -> Tensor | None:
-        """What depends on the encoded positions [N, P] alone; None if nothing does."""
+    def static(self, encoding: Tensor, reach: Tensor | None = None) -> Tensor | None:
+        """What depends on the Gaussians alone; None if nothing does.
+
+        Args:
+            encoding: encoded positions, [N, P].
+            reach: of :func:`token_reach`, [N, T]; only for fusions that ask for it.
+        """
 
     @abstractmethod
     def context(self, static: Tensor | None, values: Tensor) -> Tensor:
         """Context vectors of values [D]: [N, C], or [1, C] where all Gaussians get the same."""
 
-    def forward(self, encoding: Tensor, values: Tensor) -> Tensor:
+    def forward(self, encoding: Tensor, values: Tensor, reach: Tensor | None = None) -> Tensor:
         """Context vectors [N, C] of encoded positions [N, P] and values [D]."""
-        context = self.context(self.static(encoding), values)
+        context = self.context(self.static(encoding, reach), values)
         return context.expand(encoding.shape[0], self.context_size)
 
     def attention(self, static: Tensor | None) -> Tensor | None:

@@ -20,7 +20,7 @@ class ConcatFusion(Fusion):
         super().__init__()
         self.context_size = num_values
 
-    def static(self, encoding: Tensor) -> None:
+    def static(self, encoding: Tensor, reach: Tensor | None = None) -> None:
         """Nothing depends on the position."""
         return
 

@@ -41,8 +41,13 @@ class CrossAttentionFusion(Fusion):
         heads: int,
         head_size: int,
         groups: Sequence[int] | None = None,
+        gates: bool = False,
+        floor: float = 0.1,
+        start: float = 1.0,
     ) -> None:
         super().__init__()
+        self.gates = gates
+        self.floor = floor
         own = list(range(num_values))
         groups = own if groups is None else list(groups)
         self.num_tokens = max(groups) + 1
@@ -54,14 +59,19 @@ class CrossAttentionFusion(Fusion):
         self.query = nn.Linear(encoding_size, heads * head_size, bias=False)
         self.key = nn.Parameter(torch.randn(heads, self.num_tokens, head_size))
         self.embedding = nn.Parameter(
-            torch.randn(heads, num_values, head_size) / math.sqrt(num_values)
+            start * torch.randn(heads, num_values, head_size) / math.sqrt(num_values)
         )
+        if gates:
+            nn.init.zeros_(self.query.weight)
 
-    def static(self, encoding: Tensor) -> Tensor:
+    def static(self, encoding: Tensor, reach: Tensor | None = None) -> Tensor:
         """Attention weights of encoded positions [N, P] over the tokens: [heads, N, T]."""
         query = self.query(encoding).unflatten(-1, (self.heads, self.head_size)).transpose(0, 1)
         score = (query / math.sqrt(self.head_size)) @ self.key.transpose(1, 2)
-        return score.softmax(-1)
+        if not self.gates:
+            return score.softmax(-1)
+        assert reach is not None
+        return torch.sigmoid(score + torch.logit(self.floor + (0.95 - self.floor) * reach))
 
     def attention(self, static: Tensor | None) -> Tensor | None:
         """The weights themselves: [heads, N, T], rows sum to 1."""
@@ -69,7 +79,9 @@ class CrossAttentionFusion(Fusion):
 
     def values(self, values: Tensor) -> Tensor:
         """What the tokens say of psi [D]: [heads, T, head_size]."""
-        each = values[:, None] * self.embedding * self.num_tokens
+        each = values[:, None] * self.embedding
+        if not self.gates:
+            each = each * self.num_tokens
         if self.groups is None:
             return each
         index = torch.tensor(self.groups, device=each.device)

@@ -23,13 +23,18 @@ def make_fusion(
     heads: int,
     head_size: int,
     groups: Sequence[int] | None = None,
+    gates: bool = False,
+    floor: float = 0.1,
+    start: float = 1.0,
 ) -> Fusion:
     """Build a fusion module; arguments as for CrossAttentionFusion.
 
     Raises InputError on an unknown name.
     """
     if name == "cross-attention":
-        return CrossAttentionFusion(encoding_size, num_values, heads, head_size, groups)
+        return CrossAttentionFusion(
+            encoding_size, num_values, heads, head_size, groups, gates, floor, start
+        )
     if name == "one-token":
         return OneTokenFusion(encoding_size, num_values, heads, head_size)
     if name == "concat":

@@ -33,7 +33,7 @@ class OneTokenFusion(Fusion):
         """[R, heads * head_size] -> [heads, R, head_size]."""
         return rows.unflatten(-1, (self.heads, self.head_size)).transpose(0, 1)
 
-    def static(self, encoding: Tensor) -> Tensor:
+    def static(self, encoding: Tensor, reach: Tensor | None = None) -> Tensor:
         """Queries of encoded positions [N, P]: [heads, N, head_size]."""
         return self._split(self.query(encoding))
 

@@ -104,7 +104,7 @@ def listen(avatar: Avatar) -> Listening:
     shares = torch.stack([(area == i) * opacity for i in present])
     shares = shares / shares.sum(1, keepdim=True)
 
-    static = avatar.fusion.static(avatar.encoding)
+    static = avatar.attention()
     weights = avatar.fusion.attention(static)
     attention = None if weights is None else weights.float().mean(0)  # [N, T]
 
@@ -136,7 +136,7 @@ def _influences(
     step = torch.full((count,), NECK_STEP)
     reach = avatar.code_high - avatar.neutral_code
     step[: len(reach)] = torch.where(torch.isfinite(reach), reach, torch.ones_like(reach))
-    first = avatar.network.static(avatar.encoding)
+    first = avatar.network.static(avatar.encoded())
 
     def offsets(psi: Tensor) -> tuple[Tensor, Tensor]:
         raw = avatar.network.from_static(first, avatar.fusion.context(static, psi))
