@@ -167,6 +167,7 @@ class Trainer:
             (attributes.log_scale, rates.scale),
             (attributes.rotation, rates.rotation),
             (self.avatar.features, rates.features),
+            (self.avatar.local, rates.local),
         ):
             if parameter is not None and parameter.numel():
                 groups.append({"params": [parameter], "lr": rate, "decay": rates.attribute_decay})
@@ -202,13 +203,17 @@ class Trainer:
         ):
             if rows is None:
                 context = avatar.fusion.context(self._attention(), tokens)
-                return avatar.network(avatar.encoded(), context).float()
+                first = avatar.network.static(avatar.encoded())
+                return avatar.decode(avatar.network, first, context).float()
             encoding = avatar.encoded(rows)
             if self._attention_is_due():
                 attention = avatar.attention(rows)
             else:
                 attention = avatar.fusion.rows(self._static, rows)
-            return avatar.network(encoding, avatar.fusion.context(attention, tokens)).float()
+            context = avatar.fusion.context(attention, tokens)
+            return avatar.decode(
+                avatar.network, avatar.network.static(encoding), context, rows
+            ).float()
 
     def _posed(self, index: int) -> _Posed:
         """Mesh and tokens of a frame, kept: they change only when poses and codes are refined."""

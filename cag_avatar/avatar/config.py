@@ -70,6 +70,8 @@ class AvatarConfig:
     """Factor on the tokens' initial values."""
     features: int = 0
     """Learned numbers of each Gaussian beside its encoded position."""
+    local: int = 0
+    """Numbers of the context that each Gaussian also maps to its offsets by a matrix of its own."""
     width: int = 96
     """Neurons in a hidden layer of the offset network."""
     depth: int = 3

@@ -43,7 +43,7 @@ class PreparedAvatar:
         own = self.avatar
         tokens = own.tokens(code, head_pose, torso_pose)
         context = own.fusion.context(self._fusion_static, tokens)
-        return self._network.from_static(self._first_static, context.to(self.dtype)).float()
+        return own.decode(self._network, self._first_static, context.to(self.dtype)).float()
 
     @torch.inference_mode()
     def gaussians(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> Gaussians:

@@ -13,7 +13,13 @@ from cag_avatar.avatar.record import CaptureRecord
 from cag_avatar.errors import InputError
 from cag_avatar.fusion.encoding import encode_positions, encoded_size
 from cag_avatar.fusion.factory import make_fusion
-from cag_avatar.fusion.offsets import OffsetNetwork, Offsets, bounded_offsets, offset_limits
+from cag_avatar.fusion.offsets import (
+    OUTPUTS,
+    OffsetNetwork,
+    Offsets,
+    bounded_offsets,
+    offset_limits,
+)
 from cag_avatar.fusion.reach import token_reach
 from cag_avatar.fusion.tokens import driving_values, token_groups, token_names
 from cag_avatar.gaussians.attributes import GaussianAttributes, Gaussians
@@ -129,6 +135,8 @@ class Avatar(nn.Module):
             config.gate_floor,
             config.value_start,
         )
+        local = (len(samples.face), min(config.local, self.fusion.context_size), OUTPUTS)
+        self.local = nn.Parameter(rest.new_zeros(local)) if config.local else None
         self.network = OffsetNetwork(encoding, self.fusion.context_size, config.width, config.depth)
         embedded = encode_positions(self.binding.rest_points, config.octaves, config.position_scale)
         self.register_buffer("encoding", embedded, persistent=False)
@@ -207,10 +215,25 @@ class Avatar(nn.Module):
             reach = reach[rows]
         return self.fusion.static(self.encoded(rows), reach)
 
+    def decode(
+        self,
+        network: OffsetNetwork,
+        first: Tensor,
+        context: Tensor,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Raw offsets [R, 12] of the static part of the first layer and contexts."""
+        raw = network.from_static(first, context)
+        if self.local is None:
+            return raw
+        local = self.local if rows is None else self.local[rows]
+        own = context[:, : local.shape[1]].to(local.dtype)
+        return raw.to(local.dtype) + (own[:, None] @ local)[:, 0]
+
     def raw_offsets(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> Tensor:
         """Outputs of the offset network before they are bounded, [N, 12] (eqs. 5 and 6)."""
         context = self.fusion.context(self.attention(), self.tokens(code, head_pose, torso_pose))
-        return self.network(self.encoded(), context)
+        return self.decode(self.network, self.network.static(self.encoded()), context)
 
     def base_colors(self, points: Tensor, head_pose: Tensor) -> Tensor:
         """RGB [N, 3] of Gaussians at ``points`` (camera space, [N, 3]) seen from the camera.
