@@ -70,10 +70,8 @@ class LearningRates:
     """Log-scales."""
     rotation: float = 1e-3
     """Quaternions."""
-    features: float = 1e-2
-    """Learned features of the Gaussians."""
     local: float = 5e-3
-    """Matrices of the Gaussians' own."""
+    """Matrices of the Gaussians' own (AvatarConfig.local_size)."""
     attribute_decay: float = 1.0
     """Factor by which the Gaussians' rates fall over the training (1 as in the paper)."""
 

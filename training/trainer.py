@@ -166,11 +166,12 @@ class Trainer:
             (attributes.opacity_logit, rates.opacity),
             (attributes.log_scale, rates.scale),
             (attributes.rotation, rates.rotation),
-            (self.avatar.features, rates.features),
-            (self.avatar.local, rates.local),
         ):
-            if parameter is not None and parameter.numel():
+            if parameter.numel():
                 groups.append({"params": [parameter], "lr": rate, "decay": rates.attribute_decay})
+        if self.avatar.local is not None:
+            own = list(self.avatar.local.parameters())
+            groups.append({"params": own, "lr": rates.local, "decay": rates.attribute_decay})
         optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-15, fused=True)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -203,9 +204,9 @@ class Trainer:
         ):
             if rows is None:
                 context = avatar.fusion.context(self._attention(), tokens)
-                first = avatar.network.static(avatar.encoded())
+                first = avatar.network.static(avatar.encoding)
                 return avatar.decode(avatar.network, first, context).float()
-            encoding = avatar.encoded(rows)
+            encoding = avatar.encoding[rows]
             if self._attention_is_due():
                 attention = avatar.attention(rows)
             else:

@@ -7,10 +7,15 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args
 
 from cag_avatar.errors import InputError
+from cag_avatar.fusion.cross_attention import AttentionName
 from cag_avatar.fusion.factory import FusionName
 from cag_avatar.head_models.base import REGIONS
 
 __all__ = ["AvatarConfig"]
+
+
+#: Numbers of the context that a Gaussian's own matrix reads.
+_LOCAL = 16
 
 
 def _default_density() -> dict[str, float]:
@@ -62,16 +67,12 @@ class AvatarConfig:
     """Attention heads."""
     head_size: int = 16
     """Length of a head's query, key and value."""
-    gates: bool = False
-    """Weigh tokens by gates that start from their reach, instead of a softmax."""
-    gate_floor: float = 0.1
-    """Gate of a token that does not reach a Gaussian, before training."""
-    value_start: float = 1.0
-    """Factor on the tokens' initial values."""
-    features: int = 0
-    """Learned numbers of each Gaussian beside its encoded position."""
-    local: int = 0
-    """Numbers of the context that each Gaussian also maps to its offsets by a matrix of its own."""
+    attention: AttentionName = "gates"
+    """How cross-attention weighs tokens: ``gates`` that open or close for each token by itself and
+    start from how far it moves the surface there, or a ``softmax`` over all tokens."""
+    local_size: int = -1
+    """Numbers of the context that each Gaussian also maps to offsets by a matrix of its own; 0:
+    none, -1: 16 with cross-attention, none with the fusions that it is compared with."""
     width: int = 96
     """Neurons in a hidden layer of the offset network."""
     depth: int = 3
@@ -97,6 +98,7 @@ class AvatarConfig:
         self._require("position_scale", 1e-3, 10)
         self._require("heads", 1, 64)
         self._require("head_size", 1, 256)
+        self._require("local_size", -1, 256)
         self._require("width", 1, 1024)
         self._require("depth", 1, 16)
         self._require("max_offset", 0, 0.2)
@@ -108,12 +110,21 @@ class AvatarConfig:
             raise InputError(
                 f"fusion: unknown '{self.fusion}', choose from {', '.join(get_args(FusionName))}"
             )
+        if self.attention not in get_args(AttentionName):
+            raise InputError(f"attention: unknown '{self.attention}', choose from gates, softmax")
         for name in ("density", "max_region_offset"):
             for region, value in getattr(self, name).items():
                 if region not in REGIONS:
                     raise InputError(f"{name}: no region '{region}' (have {', '.join(REGIONS)})")
                 if not 0 <= value < 64:
                     raise InputError(f"{name}: {value} of '{region}' must not be negative or huge")
+
+    @property
+    def local_numbers(self) -> int:
+        """``local_size`` with -1 resolved."""
+        if self.local_size >= 0:
+            return self.local_size
+        return _LOCAL if self.fusion == "cross-attention" else 0
 
     def _require(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)

@@ -38,12 +38,14 @@ __all__ = ["FORMAT", "FORMAT_VERSION", "load_avatar", "save_avatar"]
 FORMAT = "cag_avatar"
 FORMAT_VERSION = 1
 
-_HALF = frozenset({"expression_basis"})
+_HALF = frozenset({"expression_basis", "local.weight"})
 #: Index tensors of the samples and the size that bounds their entries.
 _INDICES = {"sample_face": "faces", "sample_region": "regions"}
 _SIZES = ("vertices", "faces", "uv", "expressions", "gaussians", "eye_left", "eye_right")
 #: Letters of HeadModel.tensor_shapes for sizes of the file.
 _LETTERS = {"V": "vertices", "F": "faces", "U": "uv", "L": "eye_left", "R": "eye_right"}
+#: What settings were before files named them.
+_BEFORE = {"attention": "softmax", "local_size": 0}
 _REMAKE = "make it again with 'cag-avatar train'"
 
 
@@ -171,10 +173,11 @@ def _body(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def _parse(path: Path, body: dict[str, Any]) -> tuple[AvatarConfig, CaptureRecord, dict[str, int]]:
-    missing = set(AvatarConfig().to_dict()) - set(body["config"])
+    values = {**_BEFORE, **body["config"]} if isinstance(body["config"], dict) else {}
+    missing = set(AvatarConfig().to_dict()) - set(values)
     if missing:
         raise InputError(f"{path}: config: field '{sorted(missing)[0]}' is missing; {_REMAKE}")
-    config = AvatarConfig.from_dict(body["config"], f"{path}: config")
+    config = AvatarConfig.from_dict(values, f"{path}: config")
     record = CaptureRecord.from_dict(body["record"], str(path))
     sizes = body["sizes"]
     for name in _SIZES:

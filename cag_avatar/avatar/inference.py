@@ -33,7 +33,7 @@ class PreparedAvatar:
             own = self.avatar
             static = own.attention()
             self._fusion_static = None if static is None else static.to(self.dtype)
-            self._first_static = own.network.static(own.encoded()).to(self.dtype)
+            self._first_static = own.network.static(own.encoding).to(self.dtype)
             self._opacity = own.attributes.opacity_logit.sigmoid()
             self._network = copy.deepcopy(own.network).to(self.dtype)
 

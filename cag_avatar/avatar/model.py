@@ -13,8 +13,8 @@ from cag_avatar.avatar.record import CaptureRecord
 from cag_avatar.errors import InputError
 from cag_avatar.fusion.encoding import encode_positions, encoded_size
 from cag_avatar.fusion.factory import make_fusion
+from cag_avatar.fusion.local import LocalOffsets
 from cag_avatar.fusion.offsets import (
-    OUTPUTS,
     OffsetNetwork,
     Offsets,
     bounded_offsets,
@@ -117,31 +117,19 @@ class Avatar(nn.Module):
         self.attributes = GaussianAttributes(
             self.binding.rest_points, self.binding.gaussian_rest_frames, config.sh_degree
         )
-        encoding = encoded_size(config.octaves) + config.features
-        self.features = (
-            nn.Parameter(rest.new_zeros(len(samples.face), config.features))
-            if config.features
-            else None
-        )
+        encoding = encoded_size(config.octaves)
         groups = token_groups(token_names(head.code_tokens, config.neck_tokens))
         self.fusion = make_fusion(
-            config.fusion,
-            encoding,
-            len(groups),
-            config.heads,
-            config.head_size,
-            groups,
-            config.gates,
-            config.gate_floor,
-            config.value_start,
-        )
-        local = (len(samples.face), min(config.local, self.fusion.context_size), OUTPUTS)
-        self.local = nn.Parameter(rest.new_zeros(local)) if config.local else None
+            config.fusion, encoding, len(groups), config.heads, config.head_size, groups,
+            config.attention,
+        )  # fmt: skip
         self.network = OffsetNetwork(encoding, self.fusion.context_size, config.width, config.depth)
+        local = min(config.local_numbers, self.fusion.context_size)
+        self.local = LocalOffsets(len(samples.face), local) if local else None
         embedded = encode_positions(self.binding.rest_points, config.octaves, config.position_scale)
         self.register_buffer("encoding", embedded, persistent=False)
         reach = None
-        if config.gates and config.fusion == "cross-attention":
+        if config.fusion == "cross-attention" and config.attention == "gates":
             reach = token_reach(
                 head, rest, self.binding.corner, self.binding.barycentric, config.neck_tokens
             )
@@ -203,17 +191,12 @@ class Avatar(nn.Module):
         change = code - self.neutral_code
         return driving_values(change, head_pose, torso_pose, self.config.neck_tokens)
 
-    def encoded(self, rows: Tensor | None = None) -> Tensor:
-        """What tells the Gaussians apart: encoded positions and learned features, [N, P]."""
-        parts = [self.encoding] if self.features is None else [self.encoding, self.features]
-        return torch.cat([part if rows is None else part[rows] for part in parts], 1)
-
     def attention(self, rows: Tensor | None = None) -> Tensor | None:
-        """What the fusion knows of the Gaussians alone (Fusion.static), of all or some rows."""
-        reach = self.reach
-        if rows is not None and reach is not None:
-            reach = reach[rows]
-        return self.fusion.static(self.encoded(rows), reach)
+        """What the fusion knows of the Gaussians alone (Fusion.static); of some ``rows`` [R]."""
+        encoding, reach = self.encoding, self.reach
+        if rows is not None:
+            encoding, reach = encoding[rows], None if reach is None else reach[rows]
+        return self.fusion.static(encoding, reach)
 
     def decode(
         self,
@@ -222,18 +205,21 @@ class Avatar(nn.Module):
         context: Tensor,
         rows: Tensor | None = None,
     ) -> Tensor:
-        """Raw offsets [R, 12] of the static part of the first layer and contexts."""
+        """Raw offsets of the network and of the Gaussians' own matrices, [R, 12].
+
+        Args:
+            network: the avatar's, or a copy in another precision.
+            first: what OffsetNetwork.static() gives, [R, width].
+            context: [R, C] or [1, C].
+            rows: Gaussians meant, [R]; all if None.
+        """
         raw = network.from_static(first, context)
-        if self.local is None:
-            return raw
-        local = self.local if rows is None else self.local[rows]
-        own = context[:, : local.shape[1]].to(local.dtype)
-        return raw.to(local.dtype) + (own[:, None] @ local)[:, 0]
+        return raw if self.local is None else raw + self.local(context, rows)
 
     def raw_offsets(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> Tensor:
         """Outputs of the offset network before they are bounded, [N, 12] (eqs. 5 and 6)."""
         context = self.fusion.context(self.attention(), self.tokens(code, head_pose, torso_pose))
-        return self.decode(self.network, self.network.static(self.encoded()), context)
+        return self.decode(self.network, self.network.static(self.encoding), context)
 
     def base_colors(self, points: Tensor, head_pose: Tensor) -> Tensor:
         """RGB [N, 3] of Gaussians at ``points`` (camera space, [N, 3]) seen from the camera.

@@ -43,7 +43,7 @@ class _GaussianGraph(nn.Module):
         self.avatar = avatar
         static = avatar.attention()
         self.register_buffer("attention", static)
-        self.register_buffer("first", avatar.network.static(avatar.encoded()))
+        self.register_buffer("first", avatar.network.static(avatar.encoding))
 
     attention: Tensor | None
     first: Tensor
@@ -51,7 +51,7 @@ class _GaussianGraph(nn.Module):
     def forward(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> tuple[Tensor, ...]:
         own = self.avatar
         context = own.fusion.context(self.attention, own.tokens(code, head_pose, torso_pose))
-        raw = own.network.from_static(self.first, context)
+        raw = own.decode(own.network, self.first, context)
         result = own.gaussians(code, head_pose, torso_pose, raw=raw)
         return tuple(getattr(result, name) for name in OUTPUTS)
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from cag_avatar.fusion.base import Fusion
 
-__all__ = ["CrossAttentionFusion"]
+__all__ = ["AttentionName", "CrossAttentionFusion"]
+
+AttentionName = Literal["gates", "softmax"]
+
+#: Gates before training of tokens that do not reach a Gaussian at all, and of those that do wholly.
+_CLOSED, _OPEN = 0.1, 0.95
 
 
 class CrossAttentionFusion(Fusion):
@@ -23,8 +29,13 @@ class CrossAttentionFusion(Fusion):
     attention weights belong to the avatar, not to the frame: :meth:`static` returns them, they can
     be computed once, and a frame costs one small product.
 
-    Values are multiplied by T. Softmax weights start near 1 / T; without the factor the context
-    would start T times smaller than the concatenated code that it replaces.
+    Two ways to weigh (``attention``). A *softmax* spreads over 50 tokens and hardly leaves the
+    uniform, so that everything still reacts to everything. *Gates*, a sigmoid for each token, need
+    not share: they start from the tokens' reach (``reach.py``), so that upper teeth begin deaf to
+    lips and cheeks, and queries and keys learn what the mesh does not know (shading, wrinkles).
+
+    With a softmax, values are multiplied by T: its weights start near 1 / T, and without the factor
+    the context would start T times smaller than the concatenated code that it replaces.
 
     Args:
         encoding_size: length P of an encoded position.
@@ -32,6 +43,7 @@ class CrossAttentionFusion(Fusion):
         heads: attention heads.
         head_size: length of a head's query, key and value.
         groups: token of each value, D numbers that cover 0 .. T - 1; None gives each its own.
+        attention: ``softmax`` or ``gates``.
     """
 
     def __init__(
@@ -41,13 +53,10 @@ class CrossAttentionFusion(Fusion):
         heads: int,
         head_size: int,
         groups: Sequence[int] | None = None,
-        gates: bool = False,
-        floor: float = 0.1,
-        start: float = 1.0,
+        attention: AttentionName = "softmax",
     ) -> None:
         super().__init__()
-        self.gates = gates
-        self.floor = floor
+        self.gates = attention == "gates"
         own = list(range(num_values))
         groups = own if groups is None else list(groups)
         self.num_tokens = max(groups) + 1
@@ -59,22 +68,25 @@ class CrossAttentionFusion(Fusion):
         self.query = nn.Linear(encoding_size, heads * head_size, bias=False)
         self.key = nn.Parameter(torch.randn(heads, self.num_tokens, head_size))
         self.embedding = nn.Parameter(
-            start * torch.randn(heads, num_values, head_size) / math.sqrt(num_values)
+            torch.randn(heads, num_values, head_size) / math.sqrt(num_values)
         )
-        if gates:
+        if self.gates:  # gates start from the reach alone
             nn.init.zeros_(self.query.weight)
 
     def static(self, encoding: Tensor, reach: Tensor | None = None) -> Tensor:
-        """Attention weights of encoded positions [N, P] over the tokens: [heads, N, T]."""
+        """Attention weights of encoded positions [N, P] over the tokens: [heads, N, T].
+
+        Gates need the ``reach`` of the tokens, [N, T].
+        """
         query = self.query(encoding).unflatten(-1, (self.heads, self.head_size)).transpose(0, 1)
         score = (query / math.sqrt(self.head_size)) @ self.key.transpose(1, 2)
         if not self.gates:
             return score.softmax(-1)
         assert reach is not None
-        return torch.sigmoid(score + torch.logit(self.floor + (0.95 - self.floor) * reach))
+        return torch.sigmoid(score + torch.logit(_CLOSED + (_OPEN - _CLOSED) * reach))
 
     def attention(self, static: Tensor | None) -> Tensor | None:
-        """The weights themselves: [heads, N, T], rows sum to 1."""
+        """The weights themselves: [heads, N, T]; a softmax's rows sum to 1, gates lie in (0, 1)."""
         return static
 
     def values(self, values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from cag_avatar.errors import InputError
 from cag_avatar.fusion.base import Fusion
 from cag_avatar.fusion.concat import ConcatFusion
-from cag_avatar.fusion.cross_attention import CrossAttentionFusion
+from cag_avatar.fusion.cross_attention import AttentionName, CrossAttentionFusion
 from cag_avatar.fusion.one_token import OneTokenFusion
 
 __all__ = ["FusionName", "make_fusion"]
@@ -23,18 +23,14 @@ def make_fusion(
     heads: int,
     head_size: int,
     groups: Sequence[int] | None = None,
-    gates: bool = False,
-    floor: float = 0.1,
-    start: float = 1.0,
+    attention: AttentionName = "softmax",
 ) -> Fusion:
     """Build a fusion module; arguments as for CrossAttentionFusion.
 
     Raises InputError on an unknown name.
     """
     if name == "cross-attention":
-        return CrossAttentionFusion(
-            encoding_size, num_values, heads, head_size, groups, gates, floor, start
-        )
+        return CrossAttentionFusion(encoding_size, num_values, heads, head_size, groups, attention)
     if name == "one-token":
         return OneTokenFusion(encoding_size, num_values, heads, head_size)
     if name == "concat":

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OUTPUTS", "OffsetNetwork", "Offsets", "bounded_offsets", "offset_limits"]
+__all__ = ["NUM_OUTPUTS", "OffsetNetwork", "Offsets", "bounded_offsets", "offset_limits"]
 
 #: Raw outputs per Gaussian: position, rotation, log-scale, colour.
-OUTPUTS = 12
+NUM_OUTPUTS = 12
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class OffsetNetwork(nn.Module):
         self.encoding_size = encoding_size
         self.first = nn.Linear(encoding_size + context_size, width)
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
-        self.last = nn.Linear(width, OUTPUTS)
+        self.last = nn.Linear(width, NUM_OUTPUTS)
         # Training starts from the motion of the mesh: offsets near zero, gradients not.
         nn.init.normal_(self.last.weight, std=1e-3)
         nn.init.zeros_(self.last.bias)

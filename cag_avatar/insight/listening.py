@@ -136,10 +136,10 @@ def _influences(
     step = torch.full((count,), NECK_STEP)
     reach = avatar.code_high - avatar.neutral_code
     step[: len(reach)] = torch.where(torch.isfinite(reach), reach, torch.ones_like(reach))
-    first = avatar.network.static(avatar.encoded())
+    first = avatar.network.static(avatar.encoding)
 
     def offsets(psi: Tensor) -> tuple[Tensor, Tensor]:
-        raw = avatar.network.from_static(first, avatar.fusion.context(static, psi))
+        raw = avatar.decode(avatar.network, first, avatar.fusion.context(static, psi))
         bounded = bounded_offsets(raw.expand(len(first), -1), avatar.offset_limits)
         return bounded.position, bounded.color
 

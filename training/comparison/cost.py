@@ -26,7 +26,7 @@ class InferenceCost:
     network_ms: float
     """Time from code and poses to the offsets of all Gaussians: median of 30 frames, ms."""
     parameters: int
-    """Numbers learned in fusion and offset network."""
+    """Numbers learned in fusion, offset network and the Gaussians' own matrices."""
     multiply_adds: float
     """Multiplications of matrix products per Gaussian and frame."""
     gaussians: int
@@ -62,6 +62,7 @@ def inference_costs(avatars: Mapping[str, Avatar]) -> dict[str, InferenceCost]:
         with FlopCounterMode(display=False) as counter:
             avatar_.raw_offsets(*frames[name])
         learned = [*own.fusion.parameters(), *own.network.parameters()]
+        learned += [] if own.local is None else list(own.local.parameters())
         costs[name] = InferenceCost(
             network_ms=round(1000 * float(np.median(times[name])), 3),
             parameters=sum(p.numel() for p in learned),

@@ -138,3 +138,26 @@ def test_large_outputs_reach_the_limit_of_their_kind():
 def test_zero_output_changes_nothing():
     offsets = bounded_offsets(torch.zeros(3, 12), offset_limits(torch.ones(3), 0.5, 0.7, 0.25))
     assert all(value.abs().max() == 0 for value in vars(offsets).values())
+
+
+def test_gates_start_from_the_reach_and_learn(encoding):
+    torch.manual_seed(3)
+    fusion = make_fusion("cross-attention", encoded_size(8), TOKENS, HEADS, SIZE, attention="gates")
+    reach, psi = torch.rand(len(encoding), TOKENS), torch.rand(TOKENS)
+    reach[:, 0] = 0
+    weights = fusion.static(encoding, reach)
+    torch.testing.assert_close(weights, (0.1 + 0.85 * reach).expand(HEADS, -1, -1))
+    with torch.no_grad():
+        fusion.query.weight.normal_()
+    query = (encoding @ fusion.query.weight.T).view(-1, HEADS, SIZE).transpose(0, 1)
+    score = query @ fusion.key.transpose(1, 2) / SIZE**0.5
+    prior = 0.1 + 0.85 * reach
+    odds = prior / (1 - prior) * score.exp()
+    gates = odds / (1 + odds)
+    torch.testing.assert_close(fusion.static(encoding, reach), gates)
+    each = psi[:, None] * fusion.embedding
+    expected = torch.einsum("hnt,htd->nhd", gates, each).flatten(1)
+    torch.testing.assert_close(fusion(encoding, psi, reach), expected)
+    fusion(encoding, psi, reach).square().sum().backward()
+    assert fusion.query.weight.grad.abs().max() > 1e-3
+    assert fusion.attention(fusion.static(encoding, reach)).shape == (HEADS, len(encoding), TOKENS)
