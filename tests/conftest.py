@@ -45,6 +45,8 @@ def make_avatar(seed: int = 0, **changes: object) -> Avatar:
             avatar.attributes.color_rest.normal_(std=0.1)
             avatar.attributes.rotation.add_(0.3 * torch.randn_like(avatar.attributes.rotation))
             avatar.network.last.weight.normal_(std=0.3)
+            if avatar.local is not None:
+                avatar.local.weight.normal_(std=0.1)
     pose = facing_pose().double().numpy()
     avatar.record = CaptureRecord(
         camera=PinholeCamera(TINY_SIZE, TINY_SIZE, 150.0, 150.0, TINY_SIZE / 2, TINY_SIZE / 2),

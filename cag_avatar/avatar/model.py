@@ -124,8 +124,6 @@ class Avatar(nn.Module):
             config.attention,
         )  # fmt: skip
         self.network = OffsetNetwork(encoding, self.fusion.context_size, config.width, config.depth)
-        local = min(config.local_numbers, self.fusion.context_size)
-        self.local = LocalOffsets(len(samples.face), local) if local else None
         embedded = encode_positions(self.binding.rest_points, config.octaves, config.position_scale)
         self.register_buffer("encoding", embedded, persistent=False)
         reach = None
@@ -141,6 +139,10 @@ class Avatar(nn.Module):
             bounds[samples.region], config.max_rotation, config.max_log_scale, config.max_color
         )
         self.register_buffer("offset_limits", limits, persistent=False)
+        local = min(config.local_numbers, self.fusion.context_size)
+        gain = torch.ones_like(limits)
+        gain[:, :3] = (config.max_offset / limits[:, :3].clamp(min=1e-9)).clamp(max=1)
+        self.local = LocalOffsets(local, gain) if local else None
 
     rest: Tensor
     faces: Tensor

@@ -65,7 +65,9 @@ def draw_listening(
     maps: list[tuple[str, Tensor, float]] = []
     if listening.attention is not None:
         even = 100 / len(listening.tokens)
+        alike = bool(listening.attention.sum(1).max() < 1.001)  # a softmax, not gates
         title = f"attention: mean weight, % (all alike would be {even:.1f})"
+        title = title if alike else "attention: how far the gates are open, %"
         maps.append((title, listening.attention * 100, 1.0))
     maps.append(("influence on position: mm, one coefficient from 0 to 1", listening.position, 0.5))
     maps.append(("influence on colour: levels of 255", listening.color, 0.5))

@@ -53,7 +53,8 @@ class Listening:
     gaussians: tuple[int, ...]
     """Number of Gaussians of each area."""
     attention: Tensor | None
-    """Mean weight of each token, [A, T]; None where the fusion has no weights."""
+    """Mean weight (with gates: how far they are open) of each token, [A, T]; None where the fusion
+    has none."""
     position: Tensor
     """Influence on the position, millimetres, [A, T]."""
     color: Tensor
@@ -123,7 +124,9 @@ def listen(avatar: Avatar) -> Listening:
         attention=None if attention is None else shares @ attention,
         position=(shares @ moved).sqrt() * 1e3,
         color=(shares @ tinted).sqrt() * 255,
-        spread=None if weights is None else shares @ _spread(weights.float()),
+        spread=None
+        if weights is None
+        else shares @ _spread(weights.float() / weights.float().sum(-1, keepdim=True)),
         attention_family=None if attention is None else families[attention.argmax(1)],
         influence_family=families[moved.argmax(1)],
     )

@@ -149,3 +149,19 @@ def test_nothing_is_written_for_a_bad_avatar(tmp_path):
     with pytest.raises(InputError, match="capture record"):
         save_avatar(tmp_path / "bad.cag", avatar)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_from_before_gates_open_as_they_were(tiny_avatar_path):
+    """Settings that a file does not name are those of its time, not today's defaults."""
+    tensors, metadata = parts(tiny_avatar_path)
+    body = json.loads(metadata["avatar"])
+    for name in ("attention", "local_size"):
+        del body["config"][name]
+    del tensors["local.weight"]
+    save_file(tensors, tiny_avatar_path, {**metadata, "avatar": json.dumps(body)})
+    avatar = load_avatar(tiny_avatar_path)
+    assert avatar.config.attention == "softmax"
+    assert avatar.local is None
+    # and a softmax: what is far from all tokens still gives them weights that sum to one
+    weights = avatar.attention()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]))

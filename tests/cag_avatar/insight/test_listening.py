@@ -27,7 +27,7 @@ def with_opacities(avatar):
 
 
 def test_attention_is_the_softmax_averaged_over_an_area():
-    avatar = with_opacities(make_avatar())
+    avatar = with_opacities(make_avatar(attention="softmax"))
     found = listen(avatar)
     fusion, count = avatar.fusion, avatar.num_gaussians
     query = (avatar.encoding @ fusion.query.weight.T).view(count, 4, 16)
@@ -42,6 +42,18 @@ def test_attention_is_the_softmax_averaged_over_an_area():
         assert found.gaussians[found.areas.index(name)] == int(rows.sum())
     most = found.attention_family[0]
     assert FAMILIES[most] == family_of(found.tokens[int(weight[0].argmax())])
+    assert (found.spread >= 1).all()
+    assert (found.spread <= 55).all()
+
+
+def test_gates_are_shown_as_far_as_they_are_open():
+    avatar = with_opacities(make_avatar())
+    found = listen(avatar)
+    rows = area_rows(avatar, "lips")
+    opacity = torch.sigmoid(avatar.attributes.opacity_logit[rows])[:, None]
+    gates = 0.1 + 0.85 * avatar.reach[rows]  # untrained: queries are zero
+    expected = (gates * opacity).sum(0) / opacity.sum()
+    torch.testing.assert_close(found.attention[found.areas.index("lips")], expected)
     assert (found.spread >= 1).all()
     assert (found.spread <= 55).all()
 
