@@ -124,9 +124,7 @@ def listen(avatar: Avatar) -> Listening:
         attention=None if attention is None else shares @ attention,
         position=(shares @ moved).sqrt() * 1e3,
         color=(shares @ tinted).sqrt() * 255,
-        spread=None
-        if weights is None
-        else shares @ _spread(weights.float() / weights.float().sum(-1, keepdim=True)),
+        spread=None if weights is None else shares @ _spread(weights.float()),
         attention_family=None if attention is None else families[attention.argmax(1)],
         influence_family=families[moved.argmax(1)],
     )
