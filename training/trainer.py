@@ -477,7 +477,7 @@ def train(
         trainer.motion,
         trainer.frames,
         trainer.config.background,
-        trainer.avatar.neutral_code,
+        trainer.avatar.head,
     )
     avatar = trainer.avatar.requires_grad_(False).eval().cpu()
     avatar.record = replace(record, protocol=protocol)
