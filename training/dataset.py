@@ -275,6 +275,10 @@ class Dataset:
         width = arrays.alpha.shape[1]
         return Frame(arrays, camera if size is None else camera.resized(width, height), device)
 
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """The picture of a frame as it is, RGB uint8 [H, W, 3]. Raises InputError if unreadable."""
+        return self._read("images", index)
+
     def _read(self, folder: str, index: int) -> NDArray[np.uint8]:
         file = self.path / folder / f"{index:05d}.png"
         color = folder == "images"

@@ -37,7 +37,7 @@ from cag_avatar.head_models.library import load_head_model
 from cag_avatar.head_models.storage import check_head_tensors, head_model_fingerprint
 from cag_avatar.tracking.code_regressor import CodeRegressor
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "load_avatar", "save_avatar"]
+__all__ = ["FORMAT", "FORMAT_VERSION", "load_avatar", "load_regressor", "save_avatar"]
 
 FORMAT = "cag_avatar"
 FORMAT_VERSION = 1
@@ -161,6 +161,29 @@ def load_avatar(path: Path | str) -> Avatar:
             _check_values(path, name, tensor)
     avatar.load_state_dict({name: t.to(expected[name].dtype) for name, t in tensors.items()})
     return avatar.eval().requires_grad_(False)
+
+
+def load_regressor(path: Path | str) -> CodeRegressor | None:
+    """The regressor of an avatar file without the avatar; None if it has none.
+
+    Raises:
+        InputError: no such file, not an avatar, or the regressor is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {_REMAKE}")
+    try:
+        with safe_open(path, "pt") as handle:
+            metadata = handle.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise InputError(f"{path}: not an avatar file; pass a .cag")
+            names = [n for n in handle.keys() if n.startswith(_REGRESSOR)]  # noqa: SIM118
+            tensors = {name: handle.get_tensor(name) for name in names}
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{path}: not an avatar file, or truncated ({error}); {_REMAKE}"
+        ) from error
+    return _regressor(path, _body(path, metadata), tensors)
 
 
 def _body(path: Path, metadata: dict[str, str]) -> dict[str, Any]:

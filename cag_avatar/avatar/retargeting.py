@@ -115,9 +115,10 @@ def retarget_code(
 ) -> NDArray[np.float32]:
     """Keep a code [E] near those seen in training; returns float32 [E].
 
-    First in the principal components of the training codes, if the record has them, then coefficient
-    by coefficient. Coefficients that training never saw are held close to ``neutral`` [E], because
-    the network has never learned what they look like; the mesh still moves by what is left.
+    First in the principal components of the training codes, if the record has them, then
+    coefficient by coefficient. Coefficients that training never saw are held close to ``neutral``
+    [E], because the network has never learned what they look like; the mesh still moves by what is
+    left.
     """
     settings = settings or Retargeting()
     values = np.asarray(code, dtype=np.float64)

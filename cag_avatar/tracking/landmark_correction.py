@@ -38,6 +38,7 @@ __all__ = [
     "correction_path",
     "face_colors",
     "frontal_landmarks",
+    "head_rotations",
     "landmark_features",
     "load_landmark_correction",
     "upright_frame",
@@ -162,6 +163,15 @@ def frontal_landmarks(
     points = _upright_points(frame, landmarks) @ _upright_rotation(frame, rows)
     away = np.arcsin(np.clip(np.linalg.norm(rows[:, :, 2], axis=1), 0.0, 1.0))
     return np.asarray(points), np.asarray(away)
+
+
+def head_rotations(
+    mean: NDArray[np.float64], landmarks: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Rotations from canonical to the upright axes of T faces (x right, y down, z away), [T, 3, 3];
+    arguments as for :func:`frontal_landmarks`."""
+    frame, rows = _face_frame(mean, landmarks)
+    return _upright_rotation(frame, rows)
 
 
 def upright_frame(mean: NDArray[np.float64], landmarks: NDArray[np.float32]) -> FaceFrame:
