@@ -356,9 +356,7 @@ def made_up_codes(
     sided = [
         (index, ARKIT_INDEX[name[:-4] + "Right"])
         for name, index in ARKIT_INDEX.items()
-        if name.endswith("Left")
-        and not name.startswith(("eyeLook", "jaw"))
-        and name != "mouthLeft"
+        if name.endswith("Left") and not name.startswith(("eyeLook", "jaw")) and name != "mouthLeft"
     ]
     taken = set(itertools.chain.from_iterable(sided))
     single = [
@@ -466,9 +464,7 @@ class _Network:
                 values.append(numpy_helper.from_array(array, f"{name}{number}"))
             after = f"linear{number}"
             nodes.append(
-                helper.make_node(
-                    "Gemm", [before, f"w{number}", f"b{number}"], [after], transB=1
-                )
+                helper.make_node("Gemm", [before, f"w{number}", f"b{number}"], [after], transB=1)
             )
             before = after
             if 0 < number < len(linear) - 1:

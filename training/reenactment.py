@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from cag_avatar_training.video import VideoInfo, probe_video, read_frames
 from numpy.typing import NDArray
 
 from cag_avatar.avatar.animator import Animator
-from cag_avatar.avatar.driver import DriverProfile, measure_driver
+from cag_avatar.avatar.driver import measure_driver
 from cag_avatar.avatar.retargeting import Gaze, Retargeting
 from cag_avatar.errors import InputError
 from cag_avatar.files import replacing
@@ -33,8 +34,6 @@ Regressor = Literal["auto", "on", "off"]
 
 #: Root mean square distance (metres) of two rest heads that are one and the same fit.
 _SAME_FIT = 2e-4
-#: Frames that tell a driver's rest, at least.
-_ENOUGH = 20
 
 
 @dataclass(frozen=True)
@@ -43,16 +42,16 @@ class DriveConfig:
 
     expression: Expression = "auto"
     """``relative``: what changes in the driver's face since its rest is added to the avatar's own
-    rest; ``absolute``: codes are taken as they are. ``auto``: absolute for the avatar's own dataset,
-    else relative."""
+    rest; ``absolute``: codes are taken as they are. ``auto``: absolute for the avatar's own
+    dataset, else relative."""
     head: Head = "auto"
     """``relative``: the head moves from its own rest pose as the driver's does from theirs;
     ``absolute``: it takes the driver's pose; ``none``: it rests. ``auto`` as for expression."""
     gaze: Gaze = "follow"
     """``follow``: the eyes look where the driver's look, relative to the head; ``none``: ahead."""
     regressor: Regressor = "auto"
-    """Codes by the avatar's own regressor, which only knows the avatar's person: ``on`` says that it
-    is they who drive; ``auto``: for a video of the name that the avatar was made from, or whose
+    """Codes by the avatar's own regressor, which only knows the avatar's person: ``on`` says that
+    it is they who drive; ``auto``: for a video of the name that the avatar was made from, or whose
     face is that of the avatar; a dataset's own codes are kept then."""
     retargeting: Retargeting = field(default_factory=Retargeting)
     """Margins and gains."""
@@ -66,8 +65,6 @@ class _Clip:
     """[T, E]."""
     poses: NDArray[np.float64]
     """Head poses, [T, 4, 4]."""
-    parts: list[NDArray[np.int64]]
-    """Frames that share a rest: a face that was measured in the same way."""
 
 
 def is_own_dataset(animator: Animator, dataset: Dataset) -> bool:
@@ -157,7 +154,7 @@ def _from_dataset(
     )  # fmt: skip
     tracking = dataset.tracking
     codes = _dataset_codes(animator, dataset, config)
-    clip = _Clip(codes, tracking.head_pose.astype(np.float64), [np.arange(len(codes))])
+    clip = _Clip(codes, tracking.head_pose.astype(np.float64))
     if own and expression == "absolute" and config.gaze == "follow":
         shown = list(codes)
     else:
@@ -210,14 +207,19 @@ def _watch(
     if config.regressor == "on" and regressor is None:
         raise InputError(_NO_REGRESSOR)
     estimates: list[FaceEstimate] = []
-    calibrated: list[bool] = []
+    before = 0
     with ExpressionEstimator(
         regressor=None if config.regressor == "off" else regressor
     ) as estimator:
         for index, image in enumerate(read_frames(info)):
             estimates.append(estimator.estimate(image, round(index / info.fps * 1e9)))
-            calibrated.append(estimator.calibrated)
+            before += not estimator.calibrated
             report(index + 1, 2 * max(info.frames, index + 1))
+        if estimator.calibrated:
+            # The first frames once more, now that the driver's own shape is known.
+            for index, image in enumerate(itertools.islice(read_frames(info), before)):
+                time = round((len(estimates) + index) / info.fps * 1e9)
+                estimates[index] = estimator.estimate(image, time)
         looks_own = estimator.own_person
     valid = np.flatnonzero([estimate.is_valid for estimate in estimates])
     if not len(valid):
@@ -243,11 +245,8 @@ def _watch(
     ]
     poses = np.stack([estimates[t].head_pose for t in valid])
     nearest = np.abs(np.arange(len(estimates))[:, None] - valid).argmin(1)
-    # The driver's own shape and focal length are found on the way: a rest for before and after.
-    known = np.array(calibrated)
-    parts = [np.flatnonzero(~known), np.flatnonzero(known)]
     filled = _filled(np.stack(codes).astype(np.float64), valid, len(estimates))
-    return _Clip(filled, poses[nearest], [part for part in parts if len(part)]), relative
+    return _Clip(filled, poses[nearest]), relative
 
 
 def _filled(
@@ -275,35 +274,22 @@ def _transferred(
     animator: Animator, clip: _Clip, config: DriveConfig, relative: bool
 ) -> list[NDArray[np.float32]]:
     """Codes of the avatar for each frame."""
-    drivers: list[DriverProfile | None] = [None] * len(clip.codes)
-    if relative:
-        whole = measure_driver(clip.codes, animator.layout)
-        for part in clip.parts:
-            few = len(part) < _ENOUGH
-            profile = whole if few else measure_driver(clip.codes[part], animator.layout)
-            for t in part:
-                drivers[t] = profile
-    return [
-        animator.transfer(code, driver, config.retargeting, config.gaze)
-        for code, driver in zip(clip.codes, drivers, strict=True)
-    ]
+    driver = measure_driver(clip.codes, animator.layout) if relative else None
+    return [animator.transfer(c, driver, config.retargeting, config.gaze) for c in clip.codes]
 
 
 def _head_poses(
     animator: Animator, clip: _Clip, config: DriveConfig, head: Head
 ) -> Iterator[NDArray[np.float64] | None]:
     """Head pose of the avatar for each frame; None: at rest."""
-    rests: dict[int, NDArray[np.float64]] = {}
-    for part in clip.parts:
-        rest = _middle_pose(clip.poses[part])
-        rests |= {int(t): rest for t in part}
-    for index, pose in enumerate(clip.poses):
+    rest = _middle_pose(clip.poses)
+    for pose in clip.poses:
         if head == "none":
             yield None
         elif head == "absolute":
             yield pose
         else:
-            yield animator.follow(pose, rests[index], config.retargeting)
+            yield animator.follow(pose, rest, config.retargeting)
 
 
 def _middle_pose(poses: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -123,9 +123,7 @@ def retarget_code(
     settings = settings or Retargeting()
     values = np.asarray(code, dtype=np.float64)
     if record.distribution is not None:
-        values = record.distribution.clamp(
-            values, settings.component_margin, settings.code_margin
-        )
+        values = record.distribution.clamp(values, settings.component_margin, settings.code_margin)
     low, high = np.minimum(record.code_min, neutral), np.maximum(record.code_max, neutral)
     return soft_clamp(values, low, high, settings.code_margin).astype(np.float32)
 

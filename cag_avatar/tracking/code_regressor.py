@@ -167,9 +167,7 @@ class CodeRegressor:
                 )
             if not np.isfinite(array).all():
                 raise InputError(f"{where}: tensor 'regressor.{name}' holds NaN or infinity")
-        return cls(
-            arrays["graph"].tobytes(), arrays["mean"], arrays["typical"], dict(protocol)
-        )
+        return cls(arrays["graph"].tobytes(), arrays["mean"], arrays["typical"], dict(protocol))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CodeRegressor:
         return self  # nothing in it changes, and sessions cannot be copied
