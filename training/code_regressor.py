@@ -77,6 +77,9 @@ class RegressorConfig:
     """Standard deviation of the noise on the components."""
     made_up: int = 3000
     """Made-up faces."""
+    score_noise: float = 0.1
+    """Standard deviation of the noise on a made-up face's scores: they are hardly more than a
+    guess."""
     shares: tuple[float, ...] = (0.3, 0.6, 0.85)
     """Shares of made-up faces in a batch, of which cross-validation takes the best."""
     folds: int = 3
@@ -243,7 +246,11 @@ def train_regressor(
     if len(shares) > 1:
         for fold in folds:
             train = np.setdiff1d(np.arange(len(seen.codes)), fold)
-            made = None if maker is None else maker.make(train, config.made_up // 3, config.seed)
+            made = (
+                None
+                if maker is None
+                else maker.make(train, config.made_up // 3, config.score_noise, config.seed)
+            )
             for share in shares:
                 network = _Network.fit(seen.part(train), made, share, head, config, steps)
                 errors[share].append(network.error(seen.part(fold)))
@@ -252,7 +259,11 @@ def train_regressor(
                     show(done, total)
     share = min(shares, key=lambda s: float(np.mean(errors[s] or [0.0])))
     everything = np.arange(len(seen.codes))
-    made = None if maker is None else maker.make(everything, config.made_up, config.seed)
+    made = (
+        None
+        if maker is None
+        else maker.make(everything, config.made_up, config.score_noise, config.seed)
+    )
     network = _Network.fit(seen, made, share, head, config, config.steps)
     if show is not None:
         show(total, total)
@@ -318,12 +329,14 @@ class _Maker:
         # What the landmarks of each frame are off by: the person, the view, the landmarker.
         self._landmark_errors = seen.features - self._features(codes, self._rotations, none)
 
-    def make(self, frames: NDArray[np.int64], count: int, seed: int) -> _Faces:
+    def make(self, frames: NDArray[np.int64], count: int, score_noise: float, seed: int) -> _Faces:
         """``count`` faces from some of the training frames."""
         generator = np.random.default_rng([seed, 2])
         codes = made_up_codes(self._codes[frames], count, generator)
         like = frames[generator.integers(len(frames), size=count)]
-        scores = np.clip(codes + (self._scores - self._codes)[like], 0.0, 1.0)
+        noise = score_noise * generator.standard_normal(codes.shape).astype(np.float32)
+        guess = np.clip(codes + (self._scores - self._codes)[like], 0.0, 1.0)
+        scores = np.clip(guess + noise, 0.0, 1.0)
         features = self._features(codes, self._rotations[like], scores)
         landmarks = 3 * NUM_LANDMARKS
         features[:, :landmarks] += self._landmark_errors[like, :landmarks]

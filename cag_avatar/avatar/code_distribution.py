@@ -92,8 +92,8 @@ class CodeDistribution:
         outside = offset - (along * self.deviation) @ self.basis
         distance = float(np.linalg.norm(outside))
         if distance > self.residual:
-            wanted = soft_clamp(np.float64(distance), 0.0, self.residual, residual_margin)
-            outside = outside * (float(wanted) / distance)
+            wanted = soft_clamp(np.array([distance]), 0.0, self.residual, residual_margin)
+            outside = outside * (wanted[0] / distance)
         held = soft_clamp(along, self.low, self.high, margin)
         return np.asarray(self.mean + (held * self.deviation) @ self.basis + outside)
 

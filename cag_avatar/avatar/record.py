@@ -101,8 +101,8 @@ class CaptureRecord:
                     "coefficients"
                 )
         return cls(
-            camera=PinholeCamera.from_dict(values["camera"], where),
-            **arrays,
+            PinholeCamera.from_dict(values["camera"], where),
+            *(arrays[name] for name in _SHAPES),
             background=(float(background[0]), float(background[1]), float(background[2])),
             protocol=dict(values.get("protocol") or {}),
             metrics=dict(values.get("metrics") or {}),
