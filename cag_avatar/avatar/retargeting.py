@@ -33,11 +33,13 @@ class Retargeting:
     """How far outside the avatar's training range a driver may take it."""
 
     code_margin: float = 0.15
-    """Coefficients beyond the range seen in training, at most; also their distance from the
-    subspace of the training codes."""
+    """Coefficients beyond the range seen in training, at most."""
     component_margin: float = 1.0
     """Principal components of the code beyond the range seen in training, in their standard
     deviations, at most."""
+    residual_margin: float = 0.3
+    """Distance of the code from the subspace of the training codes beyond that seen in training, in
+    coefficients, at most."""
     max_gain: float = 1.25
     """Largest factor (and one over the smallest) that maps the driver's reach to the avatar's; 1
     leaves the reach as it is."""
@@ -50,7 +52,7 @@ class Retargeting:
 
     def __post_init__(self) -> None:
         for name in (
-            "code_margin", "component_margin", "rotation_margin", "translation_margin",
+            "code_margin", "component_margin", "residual_margin", "rotation_margin", "translation_margin",
             "translation_gain",
         ):  # fmt: skip
             if not getattr(self, name) >= 0:
@@ -123,7 +125,9 @@ def retarget_code(
     settings = settings or Retargeting()
     values = np.asarray(code, dtype=np.float64)
     if record.distribution is not None:
-        values = record.distribution.clamp(values, settings.component_margin, settings.code_margin)
+        values = record.distribution.clamp(
+            values, settings.component_margin, settings.residual_margin
+        )
     low, high = np.minimum(record.code_min, neutral), np.maximum(record.code_max, neutral)
     return soft_clamp(values, low, high, settings.code_margin).astype(np.float32)
 

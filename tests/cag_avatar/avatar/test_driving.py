@@ -144,8 +144,9 @@ def test_a_combination_never_seen_is_held_back(tiny_avatar):
     apart[JAW] = 0.6
     together = apart.copy()
     together[[SMILE, SMILE_RIGHT]] = 0.6
-    far = [np.abs(retarget_code(c, record) - c).max() for c in (apart, together)]
-    assert far[0] > 0.07
+    tight = Retargeting(residual_margin=0.05)
+    far = [np.abs(retarget_code(c, record, tight) - c).max() for c in (apart, together)]
+    assert far[0] > 0.1
     assert far[1] < 0.03
     alone = replace(record, distribution=None)  # a file from before it was kept
     assert np.abs(retarget_code(apart, alone) - apart).max() < 0.03
