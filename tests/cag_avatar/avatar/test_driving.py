@@ -70,6 +70,8 @@ def test_gaze_is_taken_as_it_is_or_not_at_all(tiny_avatar):
     code = np.zeros(52)
     code[LOOK] = 0.3
     assert transfer_code(code, driver, tiny_avatar.record, LAYOUT)[LOOK] == pytest.approx(0.3)
+    aside = replace(driver, rest=driver.rest + 0.2)  # even if their rest looks up
+    assert transfer_code(code, aside, tiny_avatar.record, LAYOUT)[LOOK] == pytest.approx(0.3)
     still = transfer_code(code, driver, tiny_avatar.record, LAYOUT, gaze="none")
     assert still[LOOK] == 0
 
