@@ -101,8 +101,13 @@ class CaptureRecord:
                     "coefficients"
                 )
         return cls(
-            PinholeCamera.from_dict(values["camera"], where),
-            *(arrays[name] for name in _SHAPES),
+            camera=PinholeCamera.from_dict(values["camera"], where),
+            neutral_head_pose=arrays["neutral_head_pose"],
+            neutral_torso_pose=arrays["neutral_torso_pose"],
+            code_min=arrays["code_min"],
+            code_max=arrays["code_max"],
+            pose_min=arrays["pose_min"],
+            pose_max=arrays["pose_max"],
             background=(float(background[0]), float(background[1]), float(background[2])),
             protocol=dict(values.get("protocol") or {}),
             metrics=dict(values.get("metrics") or {}),

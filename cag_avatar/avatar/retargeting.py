@@ -52,8 +52,8 @@ class Retargeting:
 
     def __post_init__(self) -> None:
         for name in (
-            "code_margin", "component_margin", "residual_margin", "rotation_margin", "translation_margin",
-            "translation_gain",
+            "code_margin", "component_margin", "residual_margin", "rotation_margin",
+            "translation_margin", "translation_gain",
         ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise InputError(f"retargeting: {name} must not be negative")
