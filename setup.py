@@ -80,9 +80,9 @@ setup(
         "rich",
     ],
     extras_require={
-        "tracking": ["mediapipe>=1.0"],
-        "training": ["mediapipe>=1.0", "pymatting", "av>=14", "onnxruntime"],
-        "node": ["aiohttp", "mediapipe>=1.0", "PyYAML"],
+        "tracking": ["mediapipe>=1.0", "onnxruntime"],
+        "training": ["mediapipe>=1.0", "pymatting", "av>=14", "onnx", "onnxruntime"],
+        "node": ["aiohttp", "mediapipe>=1.0", "onnxruntime", "PyYAML"],
         "cpu": ["numba"],
         "export": ["av>=14", "onnx", "onnxscript"],
         "attention": ["matplotlib"],

@@ -51,6 +51,12 @@ def command(
     for name in ("as_tracked", "refined"):
         if name in result:
             console.print(_table(name.replace("_", " "), result[name], result["protocol"]))
+    if "code_error" in result:
+        errors = result["code_error"]
+        console.print(
+            f"mean code error on {errors['frames']} frames: raw scores {errors['raw_scores']}, "
+            f"regressor {errors['regressor'] or 'none'}"
+        )
     console.print(f"pictures and protocol: {output}")
 
 

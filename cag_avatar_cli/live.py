@@ -16,6 +16,9 @@ def command(
     size: int = 512,
     backend: Backend = "auto",
     head_motion: Literal["relative", "absolute", "none"] = "relative",
+    expression: Literal["relative", "absolute"] = "relative",
+    gaze: Literal["follow", "none"] = "follow",
+    regressor: Literal["auto", "on", "off"] = "auto",
     host: str = "127.0.0.1",
     port: int = 8008,
     seconds: float | None = None,
@@ -31,6 +34,11 @@ def command(
         backend: rasteriser.
         head_motion: how the avatar's head follows the operator's: relative to the operator's rest
             pose, absolute, or none.
+        expression: relative to the operator's face at rest, which is followed, or absolute: codes
+            as they are.
+        gaze: follow the operator's, or none.
+        regressor: codes by the network that knows the avatar's person alone: on says that they
+            drive, auto looks whether they do.
         host: address of the page.
         port: port of the page.
         seconds: stop after so long; by default at Ctrl-C.
@@ -39,7 +47,8 @@ def command(
     result = run_live(
         LiveConfig(
             avatar=avatar, video=video, camera=camera, size=size, backend=backend,
-            head_motion=head_motion, host=host, port=port, duration_s=seconds, frame_path=frame,
+            head_motion=head_motion, expression=expression, gaze=gaze, regressor=regressor,
+            host=host, port=port, duration_s=seconds, frame_path=frame,
         )
     )  # fmt: skip
     print(

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_dataset", "make a dataset from another project's"),
     "validate": ("validate", "say what is wrong with a dataset"),
     "train": ("train", "train an avatar on a dataset"),
+    "train-regressor": ("train_regressor", "give an avatar the network that knows its person"),
     "evaluate": ("evaluate", "measure an avatar on a dataset's held-out frames"),
     "compare": ("compare", "train and measure fusions on the same data, budget and seeds"),
     "bench": ("bench", "time the stages on this machine"),

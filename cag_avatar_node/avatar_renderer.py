@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,23 @@ PARAMETERS: tuple[NodeParameter, ...] = (
         dynamic=True,
     ),
     NodeParameter(
+        "expression",
+        "relative",
+        "relative: what changes in the operator's face since its rest (which is followed) is added "
+        "to the avatar's own rest; absolute: codes are taken as they are. Both within what "
+        "training saw.",
+        choices=("relative", "absolute"),
+        dynamic=True,
+    ),
+    NodeParameter(
+        "gaze",
+        "follow",
+        "follow: the avatar's eyes look where the operator's look, relative to the head; none: "
+        "straight ahead.",
+        choices=("follow", "none"),
+        dynamic=True,
+    ),
+    NodeParameter(
         "neutral_s",
         1.0,
         "Seconds, from the first face on, whose mean head pose is the operator's rest pose.",
@@ -107,6 +125,8 @@ class AvatarRenderer(ManagedNode):
         self._newest_stamp: TimeMessage | None = None
         self._settled = True
         self._neutral = NeutralPose(0.0)
+        self._driver: Any = None
+        self._recentered = False
         self._recenter = self.create_service(Trigger, "~/recenter", self._on_recenter)
 
     def configure(self) -> None:
@@ -117,10 +137,10 @@ class AvatarRenderer(ManagedNode):
         background = tuple(int(channel) for channel in self.value("background"))
         if len(background) != 3 or not all(0 <= channel <= 255 for channel in background):
             raise InputError(f"parameter background {background}: give 3 numbers from 0 to 255")
-        self._hold = ExpressionHold(HoldConfig(self.value("hold_s"), self.value("decay_s")))
         self._neutral = NeutralPose(self.value("neutral_s"))
         # Imported here: it brings torch, and the other nodes start without it.
         from cag_avatar.avatar.animator import Animator
+        from cag_avatar.avatar.driver import RunningDriver
 
         self._animator = Animator.load(
             Path(path).expanduser(),
@@ -134,7 +154,10 @@ class AvatarRenderer(ManagedNode):
                 f"avatar {path} is driven by {len(names)} coefficients that are not ARKit's 52: "
                 "train it again with an ARKit head model"
             )
-        self._animator.render(np.zeros(len(names), np.float32))
+        rest = self._animator.rest_code
+        self._hold = ExpressionHold(HoldConfig(self.value("hold_s"), self.value("decay_s")), rest)
+        self._driver = RunningDriver(self._animator.layout, rest)
+        self._animator.render(rest)
 
     def activate(self) -> None:
         """Subscribe and publish."""
@@ -183,7 +206,7 @@ class AvatarRenderer(ManagedNode):
 
     def cleanup(self) -> None:
         """Free the avatar and, with it, the accelerator's memory."""
-        self._animator = None
+        self._animator, self._driver = None, None
         self._newest_stamp = None
         self._settled = True
         torch = sys.modules.get("torch")
@@ -224,6 +247,7 @@ class AvatarRenderer(ManagedNode):
             return
         if checked is not None:
             self._clamped += checked.clamped
+            checked = replace(checked, code=self._transferred(checked.code))
         shown = self._hold.update(checked, time.monotonic())
         self._newest_stamp = message.header.stamp
         if shown is not None:
@@ -263,18 +287,27 @@ class AvatarRenderer(ManagedNode):
     def _render(self, shown: ShownExpression) -> NDArray[np.uint8]:
         """The picture, RGB uint8 [H, W, 3]."""
         motion, pose = self.value("head_motion"), shown.head_pose
-        if motion == "absolute" and pose is not None:
-            return np.asarray(self._animator.render(shown.code, pose))
-        if motion == "none" or pose is None:
-            return np.asarray(self._animator.render_relative(shown.code, None, None))
-        neutral = self._neutral.update(pose, time.monotonic())
-        return np.asarray(self._animator.render_relative(shown.code, pose, neutral))
+        if motion == "relative" and pose is not None:
+            pose = self._animator.follow(pose, self._neutral.update(pose, time.monotonic()))
+        return np.asarray(self._animator.render(shown.code, None if motion == "none" else pose))
+
+    def _transferred(self, code: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The operator's code as the avatar's."""
+        if self._recentered:  # here, because the service runs in another thread
+            self._driver.restart()
+            self._recentered = False
+        profile = self._driver.update(code)
+        if self.value("expression") == "absolute":
+            profile = None
+        return np.asarray(self._animator.transfer(code, profile, gaze=self.value("gaze")))
 
     def _on_recenter(
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        """The operator's head pose of the next moments becomes their rest pose."""
+        """The operator's head pose of the next moments becomes their rest pose, and their face's
+        rest is found anew."""
         self._neutral.restart()
+        self._recentered = True
         response.success = True
         response.message = "taking the operator's rest pose again"
         return response

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from builtin_interfaces.msg import Time as TimeMessage
@@ -15,6 +16,8 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
 
+from cag_avatar.errors import InputError, MissingDependencyError
+from cag_avatar.head_models.arkit import ARKIT_NAMES
 from cag_avatar_node.fault_log import FaultLog
 from cag_avatar_node.head_pose_conversion import head_pose_to_face_pose
 from cag_avatar_node.image_conversion import ImageFormatError, image_to_rgb
@@ -34,6 +37,14 @@ EXPRESSION_TOPIC = "operator/face/expression"
 RESTART_SECONDS = 0.5
 
 PARAMETERS: tuple[NodeParameter, ...] = (
+    NodeParameter("avatar", "", "Path of the avatar file (*.cag) whose own regressor may be used."),
+    NodeParameter(
+        "regressor",
+        "auto",
+        "Codes by the regressor of the avatar file, which only knows the avatar's own person: on; "
+        "off; auto: once the face in the images is found to be theirs.",
+        choices=("auto", "on", "off"),
+    ),
     NodeParameter("face_id", "", "Identifier written into the messages."),
     NodeParameter("input_timeout", 5.0, "Seconds without an image before a warning.", 0.5, 3600.0),
 )
@@ -49,6 +60,7 @@ class ExpressionEstimatorNode(ManagedNode):
     def __init__(self, **options: Any) -> None:
         super().__init__("expression_estimator", PARAMETERS, **options)
         self._estimator: Any = None
+        self._regressor: Any = None
         self._worker: MailboxWorker[Image] | None = None
         self._subscription: Subscription[Image] | None = None
         self._publisher: Publisher[FaceExpression] | None = None
@@ -61,7 +73,8 @@ class ExpressionEstimatorNode(ManagedNode):
         self._face_seen = False
 
     def configure(self) -> None:
-        """Load the face tracker."""
+        """Load the face tracker, and the avatar's regressor if it is wanted."""
+        self._regressor = self._load_regressor()
         self._estimator = self._make_estimator()
 
     def activate(self) -> None:
@@ -125,7 +138,40 @@ class ExpressionEstimatorNode(ManagedNode):
         # Imported here: it brings mediapipe, which the other nodes do without.
         from cag_avatar.tracking.estimator import EstimatorConfig, ExpressionEstimator
 
-        return ExpressionEstimator(EstimatorConfig())
+        return ExpressionEstimator(EstimatorConfig(), self._regressor)
+
+    def _load_regressor(self) -> Any:
+        """The regressor that the parameters ask for; None: the fit's codes are sent."""
+        path, wanted = self.value("avatar"), self.value("regressor")
+        if wanted == "off" or not path:
+            if wanted == "on":
+                raise InputError("parameter regressor is on, but avatar is not set: name the file")
+            return None
+        from cag_avatar.avatar.file import load_regressor
+
+        regressor = load_regressor(Path(path).expanduser())
+        if regressor is None:
+            reason = f"avatar {path} has no regressor: run 'cag-avatar train-regressor'"
+            if wanted == "on":
+                raise InputError(reason)
+            self.get_logger().info(reason)
+            return None
+        try:
+            size = regressor.coefficients
+        except MissingDependencyError as error:
+            if wanted == "on":
+                raise
+            self.get_logger().warning(f"going on without the regressor: {error}")
+            return None
+        if size != len(ARKIT_NAMES):
+            raise InputError(f"avatar {path}: its regressor gives {size} coefficients, not ARKit's")
+        return regressor
+
+    def _code(self, estimate: Any) -> Any:
+        if self._regressor is None or estimate.regressed is None:
+            return estimate.code
+        own = self.value("regressor") == "on" or self._estimator.own_person
+        return estimate.regressed if own else estimate.code
 
     def _on_image(self, image: Image) -> None:
         if self._watch is not None:
@@ -160,7 +206,7 @@ class ExpressionEstimatorNode(ManagedNode):
         message.head_orientation = [0.0, 0.0, 0.0, 1.0]
         if message.is_valid:
             position, orientation = head_pose_to_face_pose(estimate.head_pose)
-            message.coefficients = estimate.code.tolist()
+            message.coefficients = self._code(estimate).tolist()
             message.head_position = position.astype("float32")
             message.head_orientation = orientation.astype("float32")
             message.confidence = float(estimate.confidence)

@@ -25,7 +25,7 @@ class HoldState(str, Enum):
     DECAY = "decay"
     """Between the last code and neutral."""
     NEUTRAL = "neutral"
-    """The neutral face."""
+    """The face at rest."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,15 @@ class ExpressionHold:
 
     Time is passed in (seconds, any monotonic clock), so that it can be tested without waiting. The
     head pose is kept through all states: a head that swings back would be an expression of its own.
+
+    Args:
+        config: how long each state lasts.
+        rest: code of the neutral face, float32 [52]; None: zeros.
     """
 
-    def __init__(self, config: HoldConfig) -> None:
+    def __init__(self, config: HoldConfig, rest: NDArray[np.float32] | None = None) -> None:
         self._config = config
+        self._rest = rest
         self._last: CheckedExpression | None = None
         self._last_time = 0.0
 
@@ -96,7 +101,11 @@ class ExpressionHold:
         if state is HoldState.DECAY:
             left = 1 - (now - self._last_time - self._config.hold_s) / self._config.decay_s
             # Smoothstep: the face neither starts nor stops moving with a jerk.
-            code = (code * (left * left * (3 - 2 * left))).astype(np.float32)
+            rest = self._resting(code)
+            code = (rest + (code - rest) * (left * left * (3 - 2 * left))).astype(np.float32)
         elif state is HoldState.NEUTRAL:
-            code = np.zeros_like(code)
+            code = self._resting(code)
         return ShownExpression(code, self._last.head_pose, state)
+
+    def _resting(self, code: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.zeros_like(code) if self._rest is None else self._rest

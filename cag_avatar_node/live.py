@@ -59,6 +59,12 @@ class LiveConfig:
     """Rasteriser: auto, cpu, cuda or torch."""
     head_motion: str = "relative"
     """How the head follows the operator: relative to rest, absolute, or none."""
+    expression: str = "relative"
+    """How the face follows: relative to the operator's face at rest, or absolute."""
+    gaze: str = "follow"
+    """Whether the eyes follow the operator's: follow or none."""
+    regressor: str = "auto"
+    """Codes by the avatar's own regressor: on (its own person drives), off, or auto."""
     host: str = "127.0.0.1"
     """Address of the page."""
     port: int = 8008
@@ -83,6 +89,15 @@ class LiveConfig:
             raise InputError(
                 f"live: head_motion {self.head_motion} must be relative, absolute or none"
             )
+        for name, choices in (
+            ("expression", ("relative", "absolute")),
+            ("gaze", ("follow", "none")),
+            ("regressor", ("auto", "on", "off")),
+        ):
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f"live: {name} {getattr(self, name)} must be one of {', '.join(choices)}"
+                )
         if self.duration_s is not None and not (
             math.isfinite(self.duration_s) and self.duration_s > 0
         ):
@@ -224,6 +239,7 @@ def _node_parameters(
     config: LiveConfig, port: int
 ) -> list[tuple[str, dict[str, str | int | float | bool]]]:
     """Names and parameters of the nodes; those that load longest first."""
+    avatar = str(config.avatar.resolve())
     source: dict[str, str | int | float | bool]
     if config.video is not None:
         source = {"video": str(config.video.resolve())}
@@ -233,13 +249,15 @@ def _node_parameters(
         (
             "avatar_renderer",
             {
-                "avatar": str(config.avatar.resolve()),
+                "avatar": avatar,
                 "backend": config.backend,
                 "size": config.size,
                 "head_motion": config.head_motion,
+                "expression": config.expression,
+                "gaze": config.gaze,
             },
         ),
-        ("expression_estimator", {}),
+        ("expression_estimator", {"avatar": avatar, "regressor": config.regressor}),
         ("avatar_display", {"host": config.host, "port": port}),
         ("video_source", source),
     ]

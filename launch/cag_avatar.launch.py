@@ -92,7 +92,7 @@ def generate_launch_description() -> LaunchDescription:
                 "avatar_renderer",
                 {"avatar": text("avatar"), "backend": text("backend"), "size": number("size")},
             ),
-            node("expression_estimator", {}),
+            node("expression_estimator", {"avatar": text("avatar")}),
             node(
                 "avatar_display",
                 {"port": number("port")},

@@ -10,8 +10,11 @@ from cag_avatar_training.motion import Motion
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cag_avatar.avatar.code_distribution import CodeDistribution
+from cag_avatar.avatar.driver import CodeLayout, resting_code
 from cag_avatar.avatar.record import CaptureRecord
 from cag_avatar.geometry import matrix_to_rotation_vector
+from cag_avatar.head_models import HeadModel
 
 __all__ = ["capture_record", "neutral_frame"]
 
@@ -47,14 +50,11 @@ def capture_record(
     motion: Motion,
     frames: Sequence[int],
     background: tuple[float, float, float],
-    neutral_code: Tensor | None = None,
+    head: HeadModel,
 ) -> CaptureRecord:
-    """Camera, neutral poses and ranges of the frames trained on.
-
-    ``neutral_code`` [E] is the head model's; None stands for zero.
-    """
+    """Camera, neutral poses, ranges and the distribution of the codes of the frames trained on."""
     motion = motion.cpu()
-    neutral = neutral_frame(motion, frames, neutral_code)
+    neutral = neutral_frame(motion, frames, head.neutral_code)
     codes = motion.codes[list(frames)].double().numpy()
     poses = motion.head_pose[list(frames)].double()
     relative = _motion_from(poses, motion.head_pose[neutral].double())
@@ -67,4 +67,5 @@ def capture_record(
         pose_min=np.minimum(np.percentile(relative, 1, axis=0), 0.0),
         pose_max=np.maximum(np.percentile(relative, 99, axis=0), 0.0),
         background=background,
+        distribution=CodeDistribution.of(codes, resting_code(codes, CodeLayout.of(head))),
     )

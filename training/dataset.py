@@ -10,7 +10,8 @@ Layout (T frames counted from 0; see docs/dataset_format.md)::
                               head_pose and torso_pose [T, 4, 4] (canonical to camera space, OpenCV
                               axes, metres), landmarks [T, 478, 3] (crop pixels; z as MediaPipe's);
                               float64 timestamps [T] (seconds), int64 source_frames [T] (numbers
-                              in the video), float32 reliability [T, 3] (below)
+                              in the video), float32 reliability [T, 3] (below) and scores
+                              [T, 52] (optional: MediaPipe's, in the order of ARKIT_NAMES)
 
 dataset.json: ``format`` "cag_avatar-dataset", ``version`` 2, ``head_model``, ``source``, ``fps``,
 ``frames`` T, ``camera`` {width height fx fy cx cy}, ``code_names``, ``crop`` {x y size, in source
@@ -99,6 +100,9 @@ class Tracking:
     """Number of each frame in the video, ascending, [T]; by default 0, 1, ..."""
     reliability: NDArray[np.float32] = None  # type: ignore[assignment]
     """How far mouth, left and right eye are seen, in [0, 1], [T, 3]; by default 1."""
+    scores: NDArray[np.float32] | None = None
+    """MediaPipe's blendshape scores in the order of ARKIT_NAMES, [T, 52]; None in a dataset from
+    before they were kept, or that was imported."""
 
     def __post_init__(self) -> None:
         if self.source_frames is None:
@@ -201,7 +205,7 @@ class Dataset:
             path / "tracking.safetensors",
             frames,
             len(info.code_names),
-            frozenset({"landmarks"} if info.imported else ()),
+            frozenset({"scores", "landmarks"} if info.imported else {"scores"}),
         )
         for folder in _FOLDERS:
             for frame in range(frames):
@@ -270,6 +274,10 @@ class Dataset:
                 self._cached_bytes += arrays.nbytes
         width = arrays.alpha.shape[1]
         return Frame(arrays, camera if size is None else camera.resized(width, height), device)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """The picture of a frame as it is, RGB uint8 [H, W, 3]. Raises InputError if unreadable."""
+        return self._read("images", index)
 
     def _read(self, folder: str, index: int) -> NDArray[np.uint8]:
         file = self.path / folder / f"{index:05d}.png"
@@ -422,6 +430,7 @@ def _read_tracking(
         "timestamps": (frames,),
         "source_frames": (frames,),
         "reliability": (frames, 3),
+        "scores": (frames, len(ARKIT_NAMES)),
     }
     try:
         with safe_open(file, "np") as handle:

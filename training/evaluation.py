@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from cag_avatar_training.code_regressor import code_errors, read_faces
 from cag_avatar_training.config import LossConfig, RefinementConfig
 from cag_avatar_training.dataset import Dataset, Split
 from cag_avatar_training.device import device_of
@@ -137,7 +138,9 @@ def evaluate(
     it tells how well the avatar can show the person, not how well the tracking drives it. The
     pictures written are refined ones if ``refine``, and exactly those that are measured (8 bit).
     Figures are of the whole picture and of the parts that regions.py defines, each averaged over
-    the frames that show it.
+    the frames that show it. ``code_error`` is the mean absolute error, against the codes of the
+    held-out frames, of MediaPipe's raw scores and of the avatar's regressor, if the dataset keeps
+    scores.
 
     Args:
         avatar: with its record.
@@ -196,6 +199,7 @@ def evaluate(
             lambda: report("refining", next(done), len(frames)),
         )
         motions["refined"] = corrected_motion(tracked, corrections, prepared.avatar.neck_pivot)
+    errors = _code_errors(avatar, dataset, frames, motions)
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in motions}
     shown = list(motions)[-1]
     out_dir = Path(out_dir)
@@ -235,6 +239,7 @@ def evaluate(
         _write_png(temporary, np.concatenate(columns, 1))
     result: dict[str, Any] = {
         **{name: _means(values) for name, values in rows.items()},
+        **({} if errors is None else {"code_error": errors}),
         "protocol": {
             "source": dataset.info.source,
             "split": chosen,
@@ -273,6 +278,25 @@ def evaluate(
     with replacing(out_dir / "metrics.json") as temporary:
         temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result
+
+
+def _code_errors(
+    avatar: Avatar, dataset: Dataset, frames: Sequence[int], motions: Mapping[str, Motion]
+) -> dict[str, Any] | None:
+    """Mean absolute errors of MediaPipe's scores and of the avatar's regressor, as codes, against
+    the codes of held-out frames as tracked (and as refined); None where there are no scores."""
+    record, tracking = avatar.record, dataset.tracking
+    if record is None or tracking.scores is None or tracking.landmarks is None:
+        return None
+    readings = read_faces(dataset, frames)
+    errors: dict[str, Any] = {}
+    for name, motion in motions.items():
+        codes = motion.codes[list(readings.frames)].cpu().numpy()
+        found = code_errors(record.regressor, readings, codes, avatar.head)
+        suffix = "" if name == "as_tracked" else f"_{name}"
+        errors |= {f"{key}{suffix}": value for key, value in found.items() if key != "frames"}
+        errors["frames"] = found["frames"]
+    return errors
 
 
 def _finite(value: Any) -> Any:

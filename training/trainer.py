@@ -19,6 +19,7 @@ from cag_avatar_training.checkpoint import (
     save_checkpoint,
     training_fingerprint,
 )
+from cag_avatar_training.code_regressor import regressor_of_training
 from cag_avatar_training.config import TrainConfig
 from cag_avatar_training.dataset import Dataset, Frame
 from cag_avatar_training.device import device_of
@@ -484,11 +485,14 @@ def train(
         trainer.motion,
         trainer.frames,
         trainer.config.background,
-        trainer.avatar.neutral_code,
+        trainer.avatar.head,
     )
     avatar = trainer.avatar.requires_grad_(False).eval().cpu()
     avatar.record = replace(record, protocol=protocol)
     if output is not None:
+        codes = trainer.motion.codes[trainer.frames].cpu().numpy()
+        regressor = regressor_of_training(dataset, trainer.frames, codes)
+        avatar.record = replace(avatar.record, regressor=regressor)
         save_avatar(output, avatar)
     done = trainer.iteration - started
     return TrainResult(

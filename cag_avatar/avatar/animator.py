@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cag_avatar.avatar.driver import CodeLayout, DriverProfile
 from cag_avatar.avatar.file import load_avatar
 from cag_avatar.avatar.inference import PreparedAvatar
 from cag_avatar.avatar.model import Avatar
 from cag_avatar.avatar.record import CaptureRecord
-from cag_avatar.avatar.retargeting import Retargeting, retarget_code, retarget_head_pose
+from cag_avatar.avatar.retargeting import (
+    Gaze,
+    Retargeting,
+    avatar_rest,
+    retarget_head_pose,
+    transfer_code,
+)
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
 from cag_avatar.head_models.arkit import ARKIT_NAMES
 from cag_avatar.rendering.rasterizer import Backend, get_rasterizer
 
 __all__ = ["Animator"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class Animator:
@@ -55,6 +65,12 @@ class Animator:
         self._device = torch.device("cuda" if self._rasterizer.name == "cuda" else "cpu")
         self._prepared = PreparedAvatar(copy.deepcopy(avatar).to(self._device))
         self._head = self._prepared.avatar.head
+        self._layout = CodeLayout.of(self._head)
+        if self._record.distribution is None:
+            _LOG.info(
+                "the avatar's file does not tell how its training codes lie: they are limited "
+                "coefficient by coefficient only"
+            )
         self._background = torch.tensor(background, device=self._device) / 255.0
         self._view = torch.eye(4, device=self._device)
 
@@ -98,6 +114,56 @@ class Animator:
     def record(self) -> CaptureRecord:
         """What the avatar remembers of its capture."""
         return self._record
+
+    @property
+    def layout(self) -> CodeLayout:
+        """The coefficients of its code."""
+        return self._layout
+
+    @property
+    def rest_vertices(self) -> NDArray[np.float32]:
+        """The person's rest head, canonical space, metres, [V, 3]."""
+        return self._prepared.avatar.rest.cpu().numpy()
+
+    @property
+    def rest_code(self) -> NDArray[np.float32]:
+        """The code of the person's own face at rest, [E]: hardly ever the model's neutral one."""
+        return avatar_rest(self._record, self._layout).astype(np.float32)
+
+    def transfer(
+        self,
+        code: NDArray[np.floating],
+        driver: DriverProfile | None,
+        settings: Retargeting | None = None,
+        gaze: Gaze = "follow",
+    ) -> NDArray[np.float32]:
+        """A driver's code [E] as this avatar's; arguments as for transfer_code().
+
+        Raises:
+            InputError: wrong shape, NaN or infinity.
+        """
+        self._tensor("code", code, (len(self.expression_names),))
+        return transfer_code(code, driver, self._record, self._layout, settings, gaze)
+
+    def follow(
+        self,
+        pose: NDArray[np.floating],
+        neutral: NDArray[np.floating],
+        settings: Retargeting | None = None,
+    ) -> NDArray[np.float64]:
+        """Head pose [4, 4] that moves from rest as a driver's does; see retarget_head_pose().
+
+        Raises:
+            InputError: wrong shape, NaN or infinity.
+        """
+        self._tensor("operator_pose", pose, (4, 4))
+        self._tensor("operator_neutral", neutral, (4, 4))
+        return retarget_head_pose(
+            np.asarray(pose, dtype=np.float64),
+            np.asarray(neutral, dtype=np.float64),
+            self._record,
+            settings,
+        )
 
     def render(
         self,
@@ -147,6 +213,7 @@ class Animator:
         operator_pose: NDArray[np.floating] | None,
         operator_neutral: NDArray[np.floating] | None,
         settings: Retargeting | None = None,
+        driver: DriverProfile | None = None,
     ) -> NDArray[np.uint8]:
         """Render one frame driven by another person (see ``retargeting.py``); the torso stays.
 
@@ -156,6 +223,7 @@ class Animator:
                 rest.
             operator_neutral: their head pose at rest, [4, 4]; None leaves the head at rest.
             settings: margins and gain.
+            driver: the operator's face at rest; None takes their code as it is.
 
         Returns:
             RGB uint8 [H, W, 3].
@@ -163,19 +231,10 @@ class Animator:
         Raises:
             InputError: wrong shape, NaN or infinity.
         """
-        self._tensor("code", code, (len(self.expression_names),))
-        clamped = retarget_code(code, self._record, settings, self.neutral_code)
+        held = self.transfer(code, driver, settings)
         if operator_pose is None or operator_neutral is None:
-            return self.render(clamped)
-        self._tensor("operator_pose", operator_pose, (4, 4))
-        self._tensor("operator_neutral", operator_neutral, (4, 4))
-        pose = retarget_head_pose(
-            np.asarray(operator_pose, dtype=np.float64),
-            np.asarray(operator_neutral, dtype=np.float64),
-            self._record,
-            settings,
-        )
-        return self.render(clamped, pose)
+            return self.render(held)
+        return self.render(held, self.follow(operator_pose, operator_neutral, settings))
 
     def _tensor(
         self, name: str, values: NDArray[np.floating], shape: tuple[int, ...]

@@ -4,7 +4,9 @@ One safetensors file. Its metadata holds ``format`` = "cag_avatar", ``version`` 
 JSON object with ``config`` (AvatarConfig), ``head_model``, ``head_kind``, ``head_embedded``,
 ``head_fingerprint``, ``code_layout`` ("ARKIT_52", or "NAMED" for other coefficients),
 ``expression_names``, ``sizes`` and ``record`` (CaptureRecord: camera, neutral poses, ranges,
-training protocol, metrics). Its tensors are those of Avatar.state_dict(); the expression basis is
+training protocol, metrics, distribution of the codes) and, with a regressor, ``regressor`` (its
+protocol). Its tensors are those of Avatar.state_dict(), and ``regressor.*`` (code_regressor.py: an
+ONNX graph as bytes, uint8, and landmarks); the expression basis is
 stored as float16 (its offsets are centimetres, so the rounding is below 10 micrometres), indices
 as int32. Nothing else is needed to load it, no head model file, no pickle; unless its head model
 may not be passed on (FLAME): then the file holds the model's name and fingerprint, and the model's
@@ -14,6 +16,7 @@ own file must be there (see ``head_models/library.py``).
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +35,16 @@ from cag_avatar.head_models.arkit import ARKIT_NAMES
 from cag_avatar.head_models.base import HEAD_MODEL_KINDS, REGIONS, HeadModel
 from cag_avatar.head_models.library import load_head_model
 from cag_avatar.head_models.storage import check_head_tensors, head_model_fingerprint
+from cag_avatar.tracking.code_regressor import CodeRegressor
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "load_avatar", "save_avatar"]
+__all__ = ["FORMAT", "FORMAT_VERSION", "load_avatar", "load_regressor", "save_avatar"]
 
 FORMAT = "cag_avatar"
 FORMAT_VERSION = 1
 
 _HALF = frozenset({"expression_basis", "local.weight"})
+#: Prefix of the regressor's tensors.
+_REGRESSOR = "regressor."
 #: Index tensors of the samples and the size that bounds their entries.
 _INDICES = {"sample_face": "faces", "sample_region": "regions"}
 _SIZES = ("vertices", "faces", "uv", "expressions", "gaussians", "eye_left", "eye_right")
@@ -66,7 +72,7 @@ def save_avatar(path: Path | str, avatar: Avatar) -> None:
                 raise InputError(f"{path}: not written, tensor '{name}' holds NaN or infinity")
             value = tensor.to(torch.float16 if name in _HALF else torch.float32)
         tensors[name] = value.detach().cpu().contiguous()
-    body = {
+    body: dict[str, Any] = {
         "config": avatar.config.to_dict(),
         "head_model": avatar.head_name,
         "head_kind": avatar.head.kind,
@@ -77,6 +83,11 @@ def save_avatar(path: Path | str, avatar: Avatar) -> None:
         "sizes": _sizes(avatar),
         "record": avatar.record.to_dict(),
     }
+    regressor = avatar.record.regressor
+    if regressor is not None:
+        body["regressor"] = regressor.protocol
+        for name, array in regressor.tensors().items():
+            tensors[_REGRESSOR + name] = torch.from_numpy(array)
     metadata = {
         "format": FORMAT,
         "version": str(FORMAT_VERSION),
@@ -133,6 +144,7 @@ def load_avatar(path: Path | str) -> Avatar:
             f"{path}: not an avatar file, or truncated ({error}); {_REMAKE}"
         ) from error
     config, record, sizes = _parse(path, body)
+    record = replace(record, regressor=_regressor(path, body, tensors))
     _check_samples(path, tensors, sizes)
     head = _head(path, body, sizes, tensors)
     avatar = _build(path, head, config, record, tensors)
@@ -153,6 +165,29 @@ def load_avatar(path: Path | str) -> Avatar:
     return avatar.eval().requires_grad_(False)
 
 
+def load_regressor(path: Path | str) -> CodeRegressor | None:
+    """The regressor of an avatar file without the avatar; None if it has none.
+
+    Raises:
+        InputError: no such file, not an avatar, or the regressor is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {_REMAKE}")
+    try:
+        with safe_open(path, "pt") as handle:
+            metadata = handle.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise InputError(f"{path}: not an avatar file; pass a .cag")
+            names = [n for n in handle.keys() if n.startswith(_REGRESSOR)]  # noqa: SIM118
+            tensors = {name: handle.get_tensor(name) for name in names}
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{path}: not an avatar file, or truncated ({error}); {_REMAKE}"
+        ) from error
+    return _regressor(path, _body(path, metadata), tensors)
+
+
 def _body(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     try:
         body = json.loads(metadata["avatar"])
@@ -170,6 +205,20 @@ def _body(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
             f"{path}: code layout '{body.get('code_layout')}' is unknown, expected {layout}"
         )
     return body
+
+
+def _regressor(
+    path: Path, body: dict[str, Any], tensors: dict[str, Tensor]
+) -> CodeRegressor | None:
+    """Take the regressor's tensors out of ``tensors``, if there are any."""
+    names = [name for name in tensors if name.startswith(_REGRESSOR)]
+    if not names:
+        return None
+    arrays = {name.removeprefix(_REGRESSOR): tensors.pop(name).numpy() for name in names}
+    protocol = body.get("regressor")
+    return CodeRegressor.of_tensors(
+        arrays, protocol if isinstance(protocol, dict) else {}, str(path)
+    )
 
 
 def _parse(path: Path, body: dict[str, Any]) -> tuple[AvatarConfig, CaptureRecord, dict[str, int]]:

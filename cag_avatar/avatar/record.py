@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cag_avatar.avatar.code_distribution import CodeDistribution
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
+from cag_avatar.tracking.code_regressor import CodeRegressor
 
 __all__ = ["CaptureRecord"]
 
@@ -49,17 +51,25 @@ class CaptureRecord:
     """How the avatar was trained, as plain JSON values."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Figures measured on held-out frames, with their protocol, as plain JSON values."""
+    distribution: CodeDistribution | None = None
+    """Of the training codes; None in files from before it was kept."""
+    regressor: CodeRegressor | None = field(default=None, compare=False)
+    """Codes of this person from MediaPipe's landmarks and scores; None if none was trained. Not in
+    to_dict(): its arrays are tensors of the avatar file."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         arrays = {name: np.asarray(getattr(self, name)).tolist() for name in _SHAPES}
-        return {
+        values = {
             "camera": self.camera.to_dict(),
             **arrays,
             "background": list(self.background),
             "protocol": self.protocol,
             "metrics": self.metrics,
         }
+        if self.distribution is not None:
+            values["distribution"] = self.distribution.to_dict()
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str) -> CaptureRecord:
@@ -80,10 +90,26 @@ class CaptureRecord:
             raise InputError(f"{where}: field 'background' must hold three numbers")
         if "camera" not in values:
             raise InputError(f"{where}: field 'camera' is missing")
+        distribution = None
+        if values.get("distribution") is not None:
+            distribution = CodeDistribution.from_dict(
+                values["distribution"], f"{where}: distribution"
+            )
+            if len(distribution.mean) != len(arrays["code_min"]):
+                raise InputError(
+                    f"{where}: field 'distribution' must be of {len(arrays['code_min'])} "
+                    "coefficients"
+                )
         return cls(
             camera=PinholeCamera.from_dict(values["camera"], where),
-            **arrays,
+            neutral_head_pose=arrays["neutral_head_pose"],
+            neutral_torso_pose=arrays["neutral_torso_pose"],
+            code_min=arrays["code_min"],
+            code_max=arrays["code_max"],
+            pose_min=arrays["pose_min"],
+            pose_max=arrays["pose_max"],
             background=(float(background[0]), float(background[1]), float(background[2])),
             protocol=dict(values.get("protocol") or {}),
             metrics=dict(values.get("metrics") or {}),
+            distribution=distribution,
         )

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cag_avatar.avatar.code_distribution import soft_clamp
+from cag_avatar.avatar.driver import CodeLayout, DriverProfile
 from cag_avatar.avatar.record import CaptureRecord
+from cag_avatar.errors import InputError
 from cag_avatar.geometry import matrix_to_rotation_vector, rotation_vector_to_matrix
 
-__all__ = ["Retargeting", "retarget_code", "retarget_head_pose", "soft_clamp"]
+__all__ = [
+    "Gaze",
+    "Retargeting",
+    "avatar_rest",
+    "retarget_code",
+    "retarget_head_pose",
+    "soft_clamp",
+    "transfer_code",
+]
+
+Gaze = Literal["follow", "none"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +34,15 @@ class Retargeting:
 
     code_margin: float = 0.15
     """Coefficients beyond the range seen in training, at most."""
+    component_margin: float = 1.0
+    """Principal components of the code beyond the range seen in training, in their standard
+    deviations, at most."""
+    residual_margin: float = 0.3
+    """Distance of the code from the subspace of the training codes beyond that seen in training, in
+    coefficients, at most."""
+    max_gain: float = 1.25
+    """Largest factor (and one over the smallest) that maps the driver's reach to the avatar's; 1
+    leaves the reach as it is."""
     rotation_margin: float = 0.15
     """Head rotation beyond the range seen in training, radians, at most."""
     translation_margin: float = 0.02
@@ -27,17 +50,63 @@ class Retargeting:
     translation_gain: float = 1.0
     """Factor on the operator's translation; 0 keeps the head in place."""
 
+    def __post_init__(self) -> None:
+        for name in (
+            "code_margin", "component_margin", "residual_margin", "rotation_margin",
+            "translation_margin", "translation_gain",
+        ):  # fmt: skip
+            if not getattr(self, name) >= 0:
+                raise InputError(f"retargeting: {name} must not be negative")
+        if not self.max_gain >= 1:
+            raise InputError(f"retargeting: max_gain {self.max_gain} must be at least 1")
 
-def soft_clamp(
-    values: NDArray[np.float64],
-    low: NDArray[np.float64],
-    high: NDArray[np.float64],
-    margin: NDArray[np.float64] | float,
-) -> NDArray[np.float64]:
-    """Identity inside [low, high]; beyond, the excess bends towards ``margin``, smoothly."""
-    inside = np.clip(values, low, high)
-    safe = np.maximum(margin, 1e-9)
-    return inside + safe * np.tanh((values - inside) / safe)
+
+def avatar_rest(record: CaptureRecord, layout: CodeLayout) -> NDArray[np.float64]:
+    """The avatar's own code at rest, [E]; of a file from before it was kept the head model's
+    neutral code, moved into the range seen in training (gaze straight ahead)."""
+    if record.distribution is not None:
+        return record.distribution.rest
+    inside = np.clip(layout.neutral, record.code_min, record.code_max)
+    return np.where(layout.gaze, layout.neutral, inside)
+
+
+def transfer_code(
+    code: NDArray[np.floating],
+    driver: DriverProfile | None,
+    record: CaptureRecord,
+    layout: CodeLayout,
+    settings: Retargeting | None = None,
+    gaze: Gaze = "follow",
+) -> NDArray[np.float32]:
+    """A driver's code [E] as the avatar's: what changed since the driver's rest is added to the
+    avatar's own rest, and the result kept near the codes seen in training.
+
+    Gaze is a direction, not a change: it is taken as it is.
+
+    Args:
+        code: the driver's, [E].
+        driver: their rest and reach; None takes the code as it is, and only keeps it near.
+        record: of the avatar.
+        layout: of the codes.
+        settings: margins.
+        gaze: ``none`` leaves the avatar's eyes at rest.
+
+    Returns:
+        Code of the avatar within the layout's bounds, float32 [E].
+    """
+    settings = settings or Retargeting()
+    rest = avatar_rest(record, layout)
+    values = np.asarray(code, np.float64)
+    if driver is not None:
+        gain = driver.gain(layout, rest, record.code_max, settings.max_gain)
+        moved = rest + gain * (values - driver.rest)
+        values = np.where(layout.gaze, values, moved)
+    if gaze == "none":
+        values = np.where(layout.gaze, rest, values)
+    # Within the bounds before it is measured: a coefficient below zero is no expression.
+    values = np.clip(values, layout.low, layout.high)
+    held = retarget_code(values, record, settings, layout.neutral)
+    return np.clip(held, layout.low, layout.high).astype(np.float32)
 
 
 def retarget_code(
@@ -46,16 +115,21 @@ def retarget_code(
     settings: Retargeting | None = None,
     neutral: NDArray[np.floating] | float = 0.0,
 ) -> NDArray[np.float32]:
-    """Keep a code [E] near the range seen in training; returns float32 [E].
+    """Keep a code [E] near those seen in training; returns float32 [E].
 
-    Coefficients that training never saw are held close to ``neutral`` [E], because the network has
-    never learned what they look like; the mesh still moves by what is left.
+    First in the principal components of the training codes, if the record has them, then
+    coefficient by coefficient. Coefficients that training never saw are held close to ``neutral``
+    [E], because the network has never learned what they look like; the mesh still moves by what is
+    left.
     """
     settings = settings or Retargeting()
+    values = np.asarray(code, dtype=np.float64)
+    if record.distribution is not None:
+        values = record.distribution.clamp(
+            values, settings.component_margin, settings.residual_margin
+        )
     low, high = np.minimum(record.code_min, neutral), np.maximum(record.code_max, neutral)
-    return soft_clamp(np.asarray(code, dtype=np.float64), low, high, settings.code_margin).astype(
-        np.float32
-    )
+    return soft_clamp(values, low, high, settings.code_margin).astype(np.float32)
 
 
 def retarget_head_pose(

@@ -17,6 +17,7 @@ from torch import Tensor
 from cag_avatar.errors import InputError
 from cag_avatar.head_models import ARKIT_NAMES, load_head_model
 from cag_avatar.tracking.code_prior import CodePrior, code_prior, corrected_prior
+from cag_avatar.tracking.code_regressor import OWN_DISTANCE, CodeRegressor
 from cag_avatar.tracking.face_landmarker import DetectedFace, FaceLandmarker
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState
@@ -86,6 +87,9 @@ class FaceEstimate:
     """A face was found."""
     eyes_valid: bool
     """Both eyes lie inside the picture."""
+    regressed: NDArray[np.float32] | None = None
+    """The code by the regressor of an avatar, if one was given, [E]; only right for the avatar's
+    own person."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,18 @@ class ExpressionEstimator:
 
     Args:
         config: settings.
+        regressor: of an avatar, if its own person may be in the picture.
 
     Raises:
         InputError: no landmarker model, or a system library is missing (says how to get them).
     """
 
-    def __init__(self, config: EstimatorConfig | None = None) -> None:
+    def __init__(
+        self, config: EstimatorConfig | None = None, regressor: CodeRegressor | None = None
+    ) -> None:
         self._config = config or EstimatorConfig()
+        self._regressor = regressor
+        self._own: bool | None = None
         model = load_head_model(self._config.head_model)
         if model.expression_names != ARKIT_NAMES:
             raise InputError(
@@ -144,6 +153,11 @@ class ExpressionEstimator:
         """Whether the operator's own shape is in use."""
         return self._operator is not None
 
+    @property
+    def own_person(self) -> bool | None:
+        """Whether the regressor's own person seems to be in the picture; None: not known yet."""
+        return self._own
+
     @torch.no_grad()
     def estimate(self, image: NDArray[np.uint8], timestamp_ns: int) -> FaceEstimate:
         """Estimate from an RGB image [H, W, 3] uint8 and its time in nanoseconds.
@@ -157,7 +171,7 @@ class ExpressionEstimator:
         size = (image.shape[1], image.shape[0])
         if size != self._size:
             self._size, self._state, self._operator = size, None, None
-            self._kept, self._seen = [], 0
+            self._kept, self._seen, self._own = [], 0, None
             if self._pending is not None:  # solved from pictures of the other size
                 self._pending.cancel()
                 self._pending = None
@@ -193,6 +207,9 @@ class ExpressionEstimator:
             float(np.exp(-((error / _CONFIDENCE_SCALE) ** 2))),
             True,
             inside,
+            None
+            if self._regressor is None
+            else self._regressor.codes(face.landmarks[None], face.scores[None])[0],
         )
 
     def close(self) -> None:
@@ -249,6 +266,15 @@ class ExpressionEstimator:
         self._seen += 1
         if len(self._kept) >= self._config.calibration_frames and self._size is not None:
             self._pending = self._pool.submit(self._solve_operator, list(self._kept), self._size)
+            if self._regressor is not None:
+                distance = self._regressor.distance(
+                    np.stack([kept.face.landmarks for kept in self._kept])
+                )
+                self._own = distance <= OWN_DISTANCE
+                _LOG.info(
+                    "the face is %.2f mm from that of the avatar's own person: %s",
+                    1e3 * distance, "the same" if self._own else "another",
+                )  # fmt: skip
 
     def _take_operator(self, solved: Future[_Operator]) -> None:
         self._pending = None

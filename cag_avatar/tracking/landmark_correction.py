@@ -37,6 +37,8 @@ __all__ = [
     "Typical",
     "correction_path",
     "face_colors",
+    "frontal_landmarks",
+    "head_rotations",
     "landmark_features",
     "load_landmark_correction",
     "upright_frame",
@@ -134,10 +136,7 @@ def landmark_features(
         colors: of :func:`face_colors`, [T, 468, 3].
     """
     frame, rows = _face_frame(mean, landmarks)
-    upright = frame.upright(landmarks[..., :2].astype(np.float64))
-    depth = landmarks[..., 2:].astype(np.float64) / frame.scale[:, None, None]
-    depth -= depth[:, :FACE_LANDMARKS].mean(1, keepdims=True)
-    points = np.concatenate([upright, depth], -1).reshape(len(landmarks), -1)
+    points = _upright_points(frame, landmarks).reshape(len(landmarks), -1)
     rotation = _upright_rotation(frame, rows)
     parts = [
         points / _CENTIMETRE,
@@ -146,6 +145,33 @@ def landmark_features(
         _light(mean, skin, colors) * _LIGHT,
     ]
     return np.concatenate(parts, 1), frame
+
+
+def frontal_landmarks(
+    mean: NDArray[np.float64], landmarks: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Landmarks of T faces freed of the head's pose, [T, 478, 3] metres, canonical axes.
+
+    The origin is the middle of the face's landmarks. Also the angle between each face and the
+    camera, [T] radians.
+
+    Args:
+        mean: landmarks of the head at rest, canonical space, [468, 3] metres.
+        landmarks: [T, 478, 3] pixels, z as MediaPipe gives it.
+    """
+    frame, rows = _face_frame(mean, landmarks)
+    points = _upright_points(frame, landmarks) @ _upright_rotation(frame, rows)
+    away = np.arcsin(np.clip(np.linalg.norm(rows[:, :, 2], axis=1), 0.0, 1.0))
+    return np.asarray(points), np.asarray(away)
+
+
+def head_rotations(
+    mean: NDArray[np.float64], landmarks: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Rotations from canonical to the upright axes of T faces (x right, y down, z away), [T, 3, 3];
+    arguments as for :func:`frontal_landmarks`."""
+    frame, rows = _face_frame(mean, landmarks)
+    return _upright_rotation(frame, rows)
 
 
 def upright_frame(mean: NDArray[np.float64], landmarks: NDArray[np.float32]) -> FaceFrame:
@@ -158,8 +184,16 @@ def upright_frame(mean: NDArray[np.float64], landmarks: NDArray[np.float32]) -> 
     return _face_frame(mean, landmarks)[0]
 
 
+def _upright_points(frame: FaceFrame, landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Landmarks with their depth in the frames of the faces, metres, [T, 478, 3]."""
+    upright = frame.upright(landmarks[..., :2].astype(np.float64))
+    depth = landmarks[..., 2:].astype(np.float64) / frame.scale[:, None, None]
+    depth -= depth[:, :FACE_LANDMARKS].mean(1, keepdims=True)
+    return np.concatenate([upright, depth], -1)
+
+
 def _face_frame(
-    mean: NDArray[np.float64], landmarks: NDArray[np.float32]
+    mean: NDArray[np.float64], landmarks: NDArray[np.floating]
 ) -> tuple[FaceFrame, NDArray[np.float64]]:
     """The frames of T faces, and the first two rows of the mean head's rotations, [T, 2, 3]."""
     pixels = landmarks[..., :2].astype(np.float64)

@@ -58,3 +58,13 @@ def test_without_decay_neutral_comes_at_once() -> None:
 def test_negative_times_are_refused() -> None:
     with pytest.raises(ValueError, match="must not be negative"):
         HoldConfig(hold_s=-1.0)
+
+
+def test_it_fades_to_the_avatars_own_rest() -> None:
+    rest = np.full(52, 0.2, np.float32)
+    hold = ExpressionHold(HoldConfig(hold_s=0.5, decay_s=1.0), rest)
+    hold.update(EXPRESSION, 10.0)
+    for now, value in {10.4: 0.8, 11.0: 0.5, 11.5: 0.2}.items():
+        shown = hold.update(None, now)
+        assert shown is not None
+        np.testing.assert_allclose(shown.code, value, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 from cag_avatar_training.create import create
 from cag_avatar_training.dataset import Dataset
-from cag_avatar_training.reenactment import reenact
+from cag_avatar_training.reenactment import DriveConfig, is_own_dataset, reenact
 from cag_avatar_training.report import write_report
 
 from cag_avatar.avatar.animator import Animator
+from cag_avatar.avatar.driver import measure_driver
 from cag_avatar.errors import InputError
+from cag_avatar.head_models import ARKIT_INDEX
 
 
 def test_dataset_drives_frame_by_frame(
@@ -73,3 +76,61 @@ def test_report_names_a_picture_that_is_missing(tiny_dataset: Dataset, tmp_path:
             tmp_path / "r.html", "t", tiny_dataset, metrics, {"gone": tmp_path / "gone.png"}, {}
         )
     assert not (tmp_path / "r.html").exists()
+
+
+def test_another_persons_dataset_drives_relative_to_their_rest(
+    tiny_avatar_path: Path,
+    tiny_dataset: Dataset,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level("INFO")
+    animator = Animator.load(tiny_avatar_path, "cpu")
+    assert is_own_dataset(animator, tiny_dataset)
+    tracking = tiny_dataset.tracking
+    identity = tracking.identity.copy()
+    identity[0] += 1.0
+    other = Dataset(tiny_dataset.path, tiny_dataset.info, replace(tracking, identity=identity))
+    assert not is_own_dataset(animator, other)
+    monkeypatch.setattr(Dataset, "open", lambda path: other)
+    shown: list[tuple[np.ndarray, np.ndarray | None]] = []
+    render = animator.render
+
+    def watch(code: np.ndarray, pose: np.ndarray | None = None, torso: object = None) -> object:
+        shown.append((code, pose))
+        return render(code, pose)
+
+    monkeypatch.setattr(animator, "render", watch)
+    reenact(animator, other.path, tmp_path / "a.mp4")
+    assert "another person's: expression relative, head relative" in caplog.text
+    jaw = ARKIT_INDEX["jawOpen"]
+    driver = measure_driver(tracking.codes, animator.layout)
+    assert driver.rest[jaw] > 0
+    expected = animator.transfer(tracking.codes[3], driver)
+    np.testing.assert_allclose(shown[3][0], expected)
+    assert shown[3][0][jaw] != pytest.approx(float(tracking.codes[3][jaw]), abs=1e-4)
+    # As the avatar's own dataset would be taken, when asked for.
+    shown.clear()
+    config = DriveConfig("absolute", "absolute", gaze="none")
+    reenact(animator, other.path, tmp_path / "a.mp4", config=config)
+    inside = min(float(tracking.codes[3][jaw]), 0.8)
+    assert shown[3][0][jaw] >= inside
+    np.testing.assert_allclose(shown[3][1], tracking.head_pose[3])
+    shown.clear()
+    reenact(animator, other.path, tmp_path / "a.mp4", config=DriveConfig(head="none"))
+    assert all(pose is None for _, pose in shown)
+
+
+def test_codes_of_another_head_model_and_a_missing_regressor_are_refused(
+    tiny_avatar_path: Path, tiny_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    animator = Animator.load(tiny_avatar_path, "cpu")
+    with pytest.raises(InputError, match="train-regressor"):
+        reenact(animator, tiny_dataset.path, tmp_path / "a.mp4", config=DriveConfig(regressor="on"))
+    info = replace(tiny_dataset.info, code_names=("a", "b"), head_model="mine")
+    tracking = replace(tiny_dataset.tracking, codes=np.zeros((len(tiny_dataset), 2), np.float32))
+    foreign = Dataset(tiny_dataset.path, info, tracking)
+    monkeypatch.setattr(Dataset, "open", lambda path: foreign)
+    with pytest.raises(InputError, match="'mine'"):
+        reenact(animator, foreign.path, tmp_path / "a.mp4")

@@ -242,3 +242,18 @@ def test_tensors_that_older_datasets_lack_have_defaults(copied):
     tracking = Dataset.open(copied).tracking
     np.testing.assert_array_equal(tracking.source_frames, np.arange(TINY_FRAMES))
     assert (tracking.reliability == 1).all()
+
+
+def test_scores_are_optional_and_checked(tmp_path, tiny_dataset):
+    assert tiny_dataset.tracking.scores is None
+    plane = np.full((TINY_SIZE, TINY_SIZE), 255, np.uint8)
+    scores = np.random.default_rng(0).uniform(size=(TINY_FRAMES, 52)).astype(np.float32)
+    with DatasetWriter.create(tmp_path / "d") as writer:
+        for _ in range(TINY_FRAMES):
+            writer.add_frame(np.stack([plane] * 3, -1), plane, plane // 255)
+        writer.finish(tiny_dataset.info, replace(tiny_dataset.tracking, scores=scores))
+    np.testing.assert_array_equal(Dataset.open(tmp_path / "d").tracking.scores, scores)
+    file = tmp_path / "d" / "tracking.safetensors"
+    save_file(load_file(file) | {"scores": scores[:, :51].copy()}, file)
+    with pytest.raises(InputError, match="'scores' has shape"):
+        Dataset.open(tmp_path / "d")

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from cag_avatar_training.config import RefinementConfig
+from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.evaluation import evaluate, measure_images
 from cag_avatar_training.perceptual import load_perceptual
 
@@ -83,3 +85,13 @@ def test_an_avatar_without_record_is_refused(tiny_dataset, tmp_path):
     avatar.record = None
     with pytest.raises(InputError, match="capture record"):
         evaluate(avatar, tiny_dataset, tmp_path, backend="cpu")
+
+
+def test_code_errors_are_of_the_held_out_frames(tiny_dataset, tmp_path):
+    scores = tiny_dataset.tracking.codes.copy()
+    scores[12:] += 0.25
+    scored = Dataset(
+        tiny_dataset.path, tiny_dataset.info, replace(tiny_dataset.tracking, scores=scores)
+    )
+    result = evaluate(make_avatar(), scored, tmp_path / "r", refine=False, backend="cpu")
+    assert result["code_error"] == {"raw_scores": 0.25, "regressor": None, "frames": 3}

@@ -183,6 +183,7 @@ def preprocess(
                         timestamps=found.times[found.frames],
                         source_frames=found.frames,
                         reliability=reliability,
+                        scores=found.scores,
                     ),
                 )
         if not settings.keep_work:

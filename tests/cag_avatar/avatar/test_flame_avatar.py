@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 
 from cag_avatar.avatar.animator import Animator
+from cag_avatar.avatar.driver import measure_driver
 from cag_avatar.avatar.file import load_avatar, save_avatar
 from cag_avatar.avatar.inference import PreparedAvatar
 from cag_avatar.avatar.model import Avatar
@@ -155,3 +156,23 @@ def test_it_is_driven_by_arkit_as_far_as_that_goes(avatar: Avatar) -> None:
     wild = avatar.neutral_code.numpy() + 5
     held = retarget_code(wild, avatar.record, None, avatar.neutral_code.numpy())
     assert np.abs(held - avatar.neutral_code.numpy()).max() <= 0.3 + 0.15 + 1e-6
+
+
+def test_it_is_driven_relative_to_the_drivers_quiet_face(avatar: Avatar) -> None:
+    animator = Animator(avatar, "cpu")
+    layout = animator.layout
+    neutral = layout.neutral
+    random = np.random.default_rng(0)
+    clip = np.tile(neutral, (60, 1))
+    clip[:, :5] += 0.1  # the driver's own face, always there
+    loud = np.arange(60) % 3 > 0
+    clip[loud, :20] += random.normal(scale=0.3, size=(40, 20))
+    driver = measure_driver(clip, layout)
+    np.testing.assert_allclose(driver.rest[:5], neutral[:5] + 0.1, atol=0.02)
+    shown = animator.transfer(clip[0], driver)
+    np.testing.assert_allclose(shown, neutral, atol=0.03)
+    moved = clip[0].copy()
+    moved[7] += 0.2
+    assert animator.transfer(moved, driver)[7] == pytest.approx(0.2, abs=0.03)
+    assert np.isfinite(animator.transfer(clip[1] + 9, driver)).all()
+    assert (layout.gaze.sum(), layout.one_sided.sum()) == (12, 2)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cag_avatar.errors import InputError
 from cag_avatar.head_models import ARKIT_INDEX
+from cag_avatar.tracking.code_regressor import CodeRegressor
 from cag_avatar.tracking.estimator import EstimatorConfig, ExpressionEstimator, FaceEstimate
 from cag_avatar.tracking.face_landmarker import DetectedFace
 
@@ -166,3 +167,28 @@ def test_settings_must_be_positive(name: str) -> None:
 def test_an_unknown_head_model_is_refused() -> None:
     with pytest.raises(InputError, match="head model 'flame' is unknown"):
         ExpressionEstimator(EstimatorConfig(head_model="flame"))
+
+
+class _Stub(CodeRegressor):
+    """Says how far it was asked about, and answers with the first score."""
+
+    def codes(self, landmarks, scores):  # type: ignore[no-untyped-def]
+        return np.full((len(landmarks), 52), scores[0].max(), np.float32)
+
+    def distance(self, landmarks):  # type: ignore[no-untyped-def]
+        assert landmarks.shape == (QUICK.calibration_frames, 478, 3)
+        return 0.0005
+
+
+def test_a_regressors_code_comes_beside_the_fits(show: Show) -> None:
+    stub = _Stub(b"", np.zeros((468, 3), np.float32), np.zeros((478, 3), np.float32))
+    with ExpressionEstimator(QUICK, stub) as estimator:
+        first = estimator.estimate(show.images[0], 0)
+        assert estimator.own_person is None
+        for t in range(1, 14):
+            last = estimator.estimate(show.images[t], 40_000_000 * t)
+        assert estimator.own_person is True
+    for estimate in (first, last):
+        assert estimate.regressed is not None
+        assert estimate.regressed.max() > 0
+        assert not np.array_equal(estimate.regressed, estimate.code)

@@ -145,6 +145,15 @@ def test_the_dataset_describes_the_video(dataset: Dataset, face_video: Path) -> 
     assert info.camera.cy == pytest.approx((128 - crop["y"]) * scale)
 
 
+def test_the_scores_are_kept_and_follow_the_truth(dataset: Dataset, truth: Truth) -> None:
+    scores = dataset.tracking.scores
+    assert scores is not None
+    assert scores.shape == (len(dataset), 52)
+    blink = ARKIT_INDEX["eyeBlinkLeft"]
+    closed = truth.codes[:, blink].numpy()
+    assert np.corrcoef(scores[:, blink], closed)[0, 1] > 0.7
+
+
 def test_the_fit_lies_on_the_face(dataset: Dataset, truth: Truth) -> None:
     """Vertices of the fitted head against those of the true one, in pixels of the dataset."""
     head = load_head_model("anny")
