@@ -37,8 +37,7 @@ class LocalOffsets(nn.Module):
             context: [R, C] with C >= K, or [1, C].
             rows: indices of the Gaussians.
         """
-        weight, gain = self.weight, self.gain
-        if rows is not None:
-            weight, gain = weight[rows], gain[rows]
+        weight = self.weight if rows is None else self.weight[rows]
+        gain = self.gain if rows is None else self.gain[rows]
         read = context[:, None, : weight.shape[1]].to(weight.dtype)
         return (read @ weight)[:, 0] * gain
