@@ -39,6 +39,8 @@ def _paper() -> TrainConfig:
             width=256,
             depth=6,
             max_color=0.0,  # colours do not depend on the expression
+            attention="softmax",
+            local_size=0,  # one network for all
             sh_degree=2,  # FlashAvatar's is 3, which the renderer does not have
         ),
         iterations=15_000,

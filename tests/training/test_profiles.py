@@ -26,6 +26,7 @@ def test_paper_has_its_sizes_and_schedule() -> None:
     assert (paper.avatar.uv_resolution, paper.avatar.density) == (128, {})
     assert (paper.avatar.width, paper.avatar.depth) == (256, 6)
     assert paper.avatar.max_color == 0
+    assert (paper.avatar.attention, paper.avatar.local_numbers) == ("softmax", 0)
     assert (paper.loss.perceptual_weight, paper.loss.perceptual_from) == (0.05, 1.0)
     assert paper.refinements() == []
 
