@@ -87,9 +87,8 @@ def refine_frames(
 ) -> Tensor:
     """Refine the corrections of some frames; the others are not read.
 
-    The offset network runs once a frame, at its start, and its output is held: the gradient with
-    respect to the code goes through the mesh alone, an approximation that saves running the network
-    at every step.
+    The offsets follow the code from step to step, but the gradient with respect to the code goes
+    through the mesh alone: an approximation that saves the network's backward pass.
 
     Args:
         avatar: frozen.
@@ -150,10 +149,10 @@ def _refine(
     # Adam at a common rate of 1 in units of each parameter's own rate.
     unit = (start / rate).clone().requires_grad_(True)
     optimizer = torch.optim.Adam([unit], lr=1.0, betas=(0.8, 0.95))
-    raw = avatar.raw_offsets(*apply_correction(start, values, pivot))
     for step in range(config.steps):
         optimizer.param_groups[0]["lr"] = 1.0 - 0.7 * step / max(config.steps - 1, 1)
         correction = unit * rate
+        raw = avatar.raw_offsets(*apply_correction(correction.detach(), values, pivot))
         gaussians = avatar.avatar.gaussians(*apply_correction(correction, values, pivot), raw=raw)
         image = rasterizer.render(
             gaussians.means,
