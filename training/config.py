@@ -70,8 +70,8 @@ class LearningRates:
     """Log-scales."""
     rotation: float = 1e-3
     """Quaternions."""
-    local: float = 5e-3
-    """Matrices of the Gaussians' own (AvatarConfig.local_size)."""
+    local: float = 2e-3
+    """Matrices of the Gaussians' own (AvatarConfig.local_size); falls as the network's."""
     attribute_decay: float = 1.0
     """Factor by which the Gaussians' rates fall over the training (1 as in the paper)."""
 

@@ -172,7 +172,7 @@ class Trainer:
                 groups.append({"params": [parameter], "lr": rate, "decay": rates.attribute_decay})
         if self.avatar.local is not None:
             own = list(self.avatar.local.parameters())
-            groups.append({"params": own, "lr": rates.local, "decay": rates.attribute_decay})
+            groups.append({"params": own, "lr": rates.local, "decay": rates.network_decay})
         optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-15, fused=True)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
