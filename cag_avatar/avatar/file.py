@@ -16,6 +16,8 @@ own file must be there (see ``head_models/library.py``).
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,26 +125,8 @@ def load_avatar(path: Path | str) -> Avatar:
             head model is not in the file and not installed, or is another version.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; {_REMAKE}")
-    try:
-        with safe_open(path, "pt") as handle:
-            metadata = handle.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise InputError(
-                    f"{path}: not an avatar file; pass a .cag made by 'cag-avatar train'"
-                )
-            if metadata.get("version") != str(FORMAT_VERSION):
-                raise InputError(
-                    f"{path}: format version {metadata.get('version')}, this program reads "
-                    f"{FORMAT_VERSION}; {_REMAKE}"
-                )
-            body = _body(path, metadata)
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path}: not an avatar file, or truncated ({error}); {_REMAKE}"
-        ) from error
+    with _opened(path) as (handle, body):
+        tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     config, record, sizes = _parse(path, body)
     record = replace(record, regressor=_regressor(path, body, tensors))
     _check_samples(path, tensors, sizes)
@@ -172,20 +156,34 @@ def load_regressor(path: Path | str) -> CodeRegressor | None:
         InputError: no such file, not an avatar, or the regressor is damaged.
     """
     path = Path(path)
+    with _opened(path) as (handle, body):
+        names = [n for n in handle.keys() if n.startswith(_REGRESSOR)]  # noqa: SIM118
+        tensors = {name: handle.get_tensor(name) for name in names}
+    return _regressor(path, body, tensors)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The tensors' handle and the header of an avatar file. Raises InputError if it is not one."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; {_REMAKE}")
     try:
         with safe_open(path, "pt") as handle:
             metadata = handle.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise InputError(f"{path}: not an avatar file; pass a .cag")
-            names = [n for n in handle.keys() if n.startswith(_REGRESSOR)]  # noqa: SIM118
-            tensors = {name: handle.get_tensor(name) for name in names}
+                raise InputError(
+                    f"{path}: not an avatar file; pass a .cag made by 'cag-avatar train'"
+                )
+            if metadata.get("version") != str(FORMAT_VERSION):
+                raise InputError(
+                    f"{path}: format version {metadata.get('version')}, this program reads "
+                    f"{FORMAT_VERSION}; {_REMAKE}"
+                )
+            yield handle, _body(path, metadata)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{path}: not an avatar file, or truncated ({error}); {_REMAKE}"
         ) from error
-    return _regressor(path, _body(path, metadata), tensors)
 
 
 def _body(path: Path, metadata: dict[str, str]) -> dict[str, Any]:

@@ -290,7 +290,9 @@ class LandmarkCorrection:
         colors: NDArray[np.float32],
     ) -> Typical:
         """What T frames of one person have in common; arguments as for :meth:`correct`."""
-        features, _ = self.features(landmarks, scores, colors)
+        return self._in_common(self.features(landmarks, scores, colors)[0])
+
+    def _in_common(self, features: NDArray[np.float64]) -> Typical:
         middle = np.median(features, axis=0)
         return Typical(middle, np.median(self._predict(features, middle)[1], axis=0))
 
@@ -311,8 +313,8 @@ class LandmarkCorrection:
             typical: of the person; by default that of these frames.
             rigid: of each frame's own error take only what a rigidly moved head explains.
         """
-        person = typical or self.typical(landmarks, scores, colors)
         features, frame = self.features(landmarks, scores, colors)
+        person = typical or self._in_common(features)
         codes, error = self._predict(features, person.features)
         if rigid:
             error = person.error + self._rigid_part(error - person.error, landmarks)
