@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import numpy as np
 import torch
 import tyro
 from cag_avatar_training.config import TrainConfig
@@ -17,10 +17,12 @@ from cag_avatar_training.trainer import Trainer
 from rich.console import Console
 from rich.table import Table
 
-from cag_avatar.avatar.animator import Animator
+from cag_avatar.avatar.benchmark import bench_live
 from cag_avatar.avatar.file import load_avatar
-from cag_avatar.avatar.inference import PreparedAvatar
-from cag_avatar.rendering.benchmark import RenderScene, head_scene, time_rendering
+from cag_avatar.errors import InputError
+from cag_avatar.files import replacing
+from cag_avatar.native.library import NativeUnavailableError
+from cag_avatar.rendering.benchmark import head_scene, time_rendering
 from cag_avatar.rendering.rasterizer import get_rasterizer
 from cag_avatar_cli.options import Backend
 
@@ -32,28 +34,61 @@ def command(
     avatar: Annotated[Path | None, tyro.conf.Positional] = None,
     dataset: Path | None = None,
     size: int = 512,
-    repetitions: int = 50,
+    repetitions: int = 60,
     backend: Backend = "auto",
+    json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    plot: Path | None = None,
 ) -> None:
-    """Median times of the stages, in one run on this machine.
+    """Time the live path of an avatar, the rasteriser, and training, in one run on this machine.
+
+    Without an avatar, the rasteriser alone, on a synthetic head of 13,000 Gaussians. With one: each
+    stage of a live frame (median and 95th percentile), the ratio to the plain path (float32, the
+    training-time network, one step after the other; both measured in turns), one thread, the cost
+    of 3,000 to 100,000 Gaussians and of 256 to 1024 pixels, and the start of a fresh process. Other
+    programs that use the cores make all of it slower.
 
     Args:
-        avatar: *.cag file; without one, a synthetic head of 13,000 Gaussians.
-        dataset: also time training iterations on this dataset, at 256 x 256, of frames that have
-            been read before.
+        avatar: *.cag file.
+        dataset: also time training iterations on this dataset, at 256 x 256 and 512 x 512, of
+            frames that have been read before.
         size: width and height of the pictures.
         repetitions: of each measurement.
         backend: rasteriser.
+        json_path: file to write the live figures to.
+        plot: PNG file to draw the cost of Gaussians and pixels in; needs pip install
+            'cag_avatar[attention]'.
     """
     console = Console()
     rasterizer = get_rasterizer(backend)
-    table = Table(title=f"{rasterizer.name}, {torch.get_num_threads()} threads, {size} x {size}")
+    threads = torch.get_num_threads()
+    if avatar is not None:
+        if rasterizer.name != "cpu":
+            raise InputError(
+                f"bench: the live path is timed on the CPU, not on {rasterizer.name}: "
+                "pass --backend cpu"
+            )
+        opened = load_avatar(avatar)
+        try:
+            with console.status("starting") as status:
+                figures = bench_live(
+                    opened, avatar, size, repetitions, note=lambda text: status.update(text)
+                )
+        except NativeUnavailableError as error:
+            raise InputError(f"the compiled renderer cannot be used here: {error}") from error
+        _print_live(console, figures)
+        if json_path is not None:
+            with replacing(json_path) as temporary:
+                temporary.write_text(json.dumps(figures, indent=2) + "\n")
+            print(f"figures: {json_path}")
+        if plot is not None:
+            from cag_avatar.insight.cost_curves import draw_cost_curves
+
+            draw_cost_curves(figures, plot)
+            print(f"curves: {plot}")
+    table = Table(title=f"{rasterizer.name} rasteriser, {threads} threads, {size} x {size}")
     table.add_column("stage")
     table.add_column("median ms", justify="right")
-    if avatar is None:
-        scene = head_scene(size=size)
-    else:
-        scene = _avatar_scene(avatar, size, table, repetitions, backend)
+    scene = head_scene(size=size)
     times = time_rendering(rasterizer, scene, repetitions)
     count = len(scene.means)
     table.add_row(f"rasterise {count} Gaussians, forward", f"{times.forward_ms:.1f}")
@@ -61,43 +96,55 @@ def command(
         f"rasterise {count} Gaussians, forward + backward", f"{times.forward_backward_ms:.1f}"
     )
     if dataset is not None:
-        trainer = Trainer(Dataset.open(dataset), TrainConfig(backend=backend))
-        height = trainer.config.size_at(0)
-        for iteration in range(_WARM_UP + repetitions):
-            trainer.dataset.frame(trainer.frame_at(iteration), height)
-        ms = _median(trainer.step, repetitions, warm_up=_WARM_UP)
-        table.add_row(
-            f"training iteration at {height} px ({1000 / ms:.1f} a second)",
-            f"{ms:.1f}",
-        )
+        for height in (256, 512):
+            ms = _training_iteration(Dataset.open(dataset), height, repetitions, backend)
+            table.add_row(
+                f"training iteration at {height} px ({1000 / ms:.1f} a second)", f"{ms:.1f}"
+            )
     console.print(table)
 
 
-def _avatar_scene(
-    path: Path, size: int, table: Table, repetitions: int, backend: Backend
-) -> RenderScene:
-    animator = Animator(load_avatar(path), backend, (size, size))
-    record = animator.record
-    prepared = PreparedAvatar(load_avatar(path))
-    code = torch.from_numpy(np.asarray(record.code_max, dtype=np.float32)) * 0.3
-    head = torch.from_numpy(record.neutral_head_pose).float()
-    torso = torch.from_numpy(record.neutral_torso_pose).float()
-    with torch.inference_mode():
-        ms = _median(lambda: prepared.gaussians(code, head, torso), repetitions)
-        gaussians = prepared.gaussians(code, head, torso)
-    table.add_row("animate (mesh, fusion, offsets)", f"{ms:.1f}")
-    whole = _median(lambda: animator.render(code.numpy()), repetitions)
-    table.add_row(f"whole frame ({1000 / whole:.0f} a second)", f"{whole:.1f}")
-    return RenderScene(
-        means=gaussians.means.clone(),
-        quaternions=gaussians.quaternions.clone(),
-        scales=gaussians.scales.clone(),
-        opacities=gaussians.opacities.clone(),
-        colors=gaussians.colors.clone(),
-        view_matrix=torch.eye(4),
-        camera=animator.camera,
-        background=torch.ones(3),
+def _print_live(console: Console, figures: dict[str, Any]) -> None:
+    table = Table(
+        title=f"live frame, {figures['gaussians']:,} Gaussians, {figures['size']} x "
+        f"{figures['size']}, {figures['threads']} threads"
     )
+    table.add_column("stage")
+    table.add_column("median ms", justify="right")
+    table.add_column("p95 ms", justify="right")
+    rows = {**figures["stages_ms"], "whole frame": figures["frame_ms"]}
+    for name, value in rows.items():
+        table.add_row(name, f"{value['median']:.2f}", f"{value['p95']:.2f}")
+    console.print(table)
+    exponent = figures["cost_exponent"]
+    single = figures["one_thread"]["frame_ms"]["median"]
+    lines = [
+        f"{figures['fps']:.0f} frames/s, {figures['ratio_to_plain']:.1f} x the plain path "
+        f"({figures['plain_ms']:.1f} ms); one thread {single:.1f} ms",
+        f"first picture {figures['first_frame_s']:.1f} s after the start of a process, "
+        f"{figures['rss_mb']:.0f} MiB resident",
+        "Gaussians: "
+        + ", ".join(
+            f"{c['gaussians']:,} {c['frame_ms']['median']:.1f} ms"
+            for c in figures["by_gaussians"]
+        ),
+        "cost exponent from 13,000 to 100,000 Gaussians: "
+        + ("not measured" if exponent is None else f"{exponent:.2f}"),
+        "pixels: "
+        + ", ".join(f"{c['size']} {c['frame_ms']['median']:.1f} ms" for c in figures["by_size"]),
+    ]
+    for line in lines:
+        console.print(line)
+
+
+def _training_iteration(
+    dataset: Dataset, height: int, repetitions: int, backend: Backend
+) -> float:
+    """Median milliseconds of a training iteration at one resolution."""
+    trainer = Trainer(dataset, TrainConfig(backend=backend, sizes=((0.0, height),)))
+    for iteration in range(_WARM_UP + repetitions):
+        trainer.dataset.frame(trainer.frame_at(iteration), height)
+    return _median(trainer.step, repetitions, warm_up=_WARM_UP)
 
 
 def _median(work: Callable[[], object], repetitions: int, warm_up: int = 3) -> float:

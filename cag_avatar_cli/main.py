@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "validate": ("validate", "say what is wrong with a dataset"),
     "train": ("train", "train an avatar on a dataset"),
     "train-regressor": ("train_regressor", "give an avatar the network that knows its person"),
+    "compile": ("compile_avatar", "make an avatar fast to drive live"),
     "evaluate": ("evaluate", "measure an avatar on a dataset's held-out frames"),
     "compare": ("compare", "train and measure fusions on the same data, budget and seeds"),
     "bench": ("bench", "time the stages on this machine"),

@@ -41,6 +41,7 @@ from cag_avatar_training.refinement import (
 )
 from torch import Tensor
 
+from cag_avatar.avatar.distillation import fit_offset_basis
 from cag_avatar.avatar.file import save_avatar
 from cag_avatar.avatar.inference import PreparedAvatar
 from cag_avatar.avatar.model import Avatar
@@ -458,6 +459,7 @@ def train(
     resume: bool = False,
     show_progress: bool = True,
     observers: Sequence[TrainingObserver] = (),
+    live: bool = True,
 ) -> TrainResult:
     """Train an avatar and write it to a .cag file.
 
@@ -469,6 +471,7 @@ def train(
         resume: go on from the checkpoint in ``workdir``, if there is one.
         show_progress: bars on the terminal.
         observers: told of every iteration, see monitoring.py.
+        live: give the file what only live driving needs, its person's regressor and a live basis.
 
     Raises:
         InputError: the data or a setting is unusable.
@@ -490,9 +493,11 @@ def train(
     avatar = trainer.avatar.requires_grad_(False).eval().cpu()
     avatar.record = replace(record, protocol=protocol)
     if output is not None:
-        codes = trainer.motion.codes[trainer.frames].cpu().numpy()
-        regressor = regressor_of_training(dataset, trainer.frames, codes)
-        avatar.record = replace(avatar.record, regressor=regressor)
+        if live:
+            codes = trainer.motion.codes[trainer.frames].cpu().numpy()
+            regressor = regressor_of_training(dataset, trainer.frames, codes)
+            avatar.record = replace(avatar.record, regressor=regressor)
+            avatar.live_basis = fit_offset_basis(avatar)
         save_avatar(output, avatar)
     done = trainer.iteration - started
     return TrainResult(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cag_avatar.avatar.compiled import CompiledAvatar
 from cag_avatar.avatar.driver import CodeLayout, DriverProfile
 from cag_avatar.avatar.file import load_avatar
 from cag_avatar.avatar.inference import PreparedAvatar
@@ -25,6 +26,7 @@ from cag_avatar.avatar.retargeting import (
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
 from cag_avatar.head_models.arkit import ARKIT_NAMES
+from cag_avatar.native.library import NativeUnavailableError
 from cag_avatar.rendering.rasterizer import Backend, get_rasterizer
 
 __all__ = ["Animator"]
@@ -34,6 +36,9 @@ _LOG = logging.getLogger(__name__)
 
 class Animator:
     """Renders one avatar; not thread-safe.
+
+    On the CPU by the compiled renderer (``compiled.py``) where this machine has a C compiler; else,
+    and on other back ends, network and rasteriser one after the other. Which, is logged.
 
     Args:
         avatar: with its capture record.
@@ -63,8 +68,14 @@ class Animator:
         self._camera = camera if size is None else camera.resized(*size)
         self._rasterizer = get_rasterizer(backend)
         self._device = torch.device("cuda" if self._rasterizer.name == "cuda" else "cpu")
-        self._prepared = PreparedAvatar(copy.deepcopy(avatar).to(self._device))
-        self._head = self._prepared.avatar.head
+        self._compiled = self._compile(avatar, background)
+        self._prepared: PreparedAvatar | None = None
+        if self._compiled is None:
+            self._prepared = PreparedAvatar(copy.deepcopy(avatar).to(self._device))
+            self._avatar = self._prepared.avatar
+        else:
+            self._avatar = self._compiled.avatar
+        self._head = self._avatar.head
         self._layout = CodeLayout.of(self._head)
         if self._record.distribution is None:
             _LOG.info(
@@ -85,6 +96,28 @@ class Animator:
         """Load a .cag file. Raises InputError naming the file if it is bad; arguments as above."""
         return cls(load_avatar(path), backend, size, background)
 
+    def _compile(
+        self, avatar: Avatar, background: tuple[int, int, int]
+    ) -> CompiledAvatar | None:
+        if self._rasterizer.name != "cpu":
+            return None
+        try:
+            compiled = CompiledAvatar(avatar, self._camera, background, avatar.live_basis)
+        except NativeUnavailableError as error:
+            _LOG.warning("rendering without the compiled renderer, several times slower: %s", error)
+            return None
+        if avatar.live_basis is None:
+            _LOG.warning(
+                "the avatar's file has no live basis, so every frame runs the whole offset network: "
+                "run 'cag-avatar compile' once"
+            )
+        return compiled
+
+    @property
+    def compiled(self) -> CompiledAvatar | None:
+        """The compiled renderer, if it is what draws."""
+        return self._compiled
+
     @property
     def camera(self) -> PinholeCamera:
         """Camera of the pictures."""
@@ -93,12 +126,12 @@ class Animator:
     @property
     def expression_names(self) -> tuple[str, ...]:
         """Name of each coefficient of a code."""
-        return self._prepared.avatar.expression_names
+        return self._avatar.expression_names
 
     @property
     def neutral_code(self) -> NDArray[np.float32]:
         """The code of the face at rest, [E]."""
-        return self._prepared.avatar.neutral_code.cpu().numpy()
+        return self._avatar.neutral_code.cpu().numpy()
 
     def code_of_arkit(self, arkit: NDArray[np.floating]) -> NDArray[np.float32]:
         """ARKIT_NAMES coefficients [52] as a code [E] of this avatar, as far as its head model has
@@ -123,7 +156,7 @@ class Animator:
     @property
     def rest_vertices(self) -> NDArray[np.float32]:
         """The person's rest head, canonical space, metres, [V, 3]."""
-        return self._prepared.avatar.rest.cpu().numpy()
+        return self._avatar.rest.cpu().numpy()
 
     @property
     def rest_code(self) -> NDArray[np.float32]:
@@ -188,11 +221,15 @@ class Animator:
         count = len(self.expression_names)
         head = self._record.neutral_head_pose if head_pose is None else head_pose
         torso = self._record.neutral_torso_pose if torso_pose is None else torso_pose
-        gaussians = self._prepared.gaussians(
+        driving = (
             self._tensor("code", code, (count,)),
             self._tensor("head_pose", head, (4, 4)),
             self._tensor("torso_pose", torso, (4, 4)),
         )
+        if self._compiled is not None:
+            return self._compiled.render(*driving)
+        assert self._prepared is not None
+        gaussians = self._prepared.gaussians(*driving)
         with torch.inference_mode():
             image = self._rasterizer.render(
                 gaussians.means,

@@ -4,13 +4,13 @@ One safetensors file. Its metadata holds ``format`` = "cag_avatar", ``version`` 
 JSON object with ``config`` (AvatarConfig), ``head_model``, ``head_kind``, ``head_embedded``,
 ``head_fingerprint``, ``code_layout`` ("ARKIT_52", or "NAMED" for other coefficients),
 ``expression_names``, ``sizes`` and ``record`` (CaptureRecord: camera, neutral poses, ranges,
-training protocol, metrics, distribution of the codes) and, with a regressor, ``regressor`` (its
-protocol). Its tensors are those of Avatar.state_dict(), and ``regressor.*`` (code_regressor.py: an
-ONNX graph as bytes, uint8, and landmarks); the expression basis is
-stored as float16 (its offsets are centimetres, so the rounding is below 10 micrometres), indices
-as int32. Nothing else is needed to load it, no head model file, no pickle; unless its head model
-may not be passed on (FLAME): then the file holds the model's name and fingerprint, and the model's
-own file must be there (see ``head_models/library.py``).
+training protocol, metrics, distribution of the codes) and, where they are there, ``regressor`` and
+``live_basis`` (their protocols). Its tensors are those of Avatar.state_dict(), ``regressor.*``
+(code_regressor.py: an ONNX graph as bytes, uint8, and landmarks) and ``live.*`` (offset_basis.py);
+the expression basis is stored as float16 (its offsets are centimetres, so the rounding is below 10
+micrometres), indices as int32. Nothing else is needed to load it, no head model file, no pickle;
+unless its head model may not be passed on (FLAME): then the file holds the model's name and
+fingerprint, and the model's own file must be there (see ``head_models/library.py``).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch import Tensor
 
 from cag_avatar.avatar.config import AvatarConfig
 from cag_avatar.avatar.model import Avatar
+from cag_avatar.avatar.offset_basis import OffsetBasis
 from cag_avatar.avatar.record import CaptureRecord
 from cag_avatar.errors import InputError
 from cag_avatar.files import replacing
@@ -45,8 +46,8 @@ FORMAT = "cag_avatar"
 FORMAT_VERSION = 1
 
 _HALF = frozenset({"expression_basis", "local.weight"})
-#: Prefix of the regressor's tensors.
-_REGRESSOR = "regressor."
+#: Prefixes of the tensors of the regressor and of the live basis.
+_REGRESSOR, _LIVE = "regressor.", "live."
 #: Index tensors of the samples and the size that bounds their entries.
 _INDICES = {"sample_face": "faces", "sample_region": "regions"}
 _SIZES = ("vertices", "faces", "uv", "expressions", "gaussians", "eye_left", "eye_right")
@@ -90,6 +91,10 @@ def save_avatar(path: Path | str, avatar: Avatar) -> None:
         body["regressor"] = regressor.protocol
         for name, array in regressor.tensors().items():
             tensors[_REGRESSOR + name] = torch.from_numpy(array)
+    if avatar.live_basis is not None:
+        body["live_basis"] = avatar.live_basis.protocol
+        for name, array in avatar.live_basis.tensors().items():
+            tensors[_LIVE + name] = torch.from_numpy(array)
     metadata = {
         "format": FORMAT,
         "version": str(FORMAT_VERSION),
@@ -129,6 +134,7 @@ def load_avatar(path: Path | str) -> Avatar:
         tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     config, record, sizes = _parse(path, body)
     record = replace(record, regressor=_regressor(path, body, tensors))
+    live_basis = _live_basis(path, body, tensors)
     _check_samples(path, tensors, sizes)
     head = _head(path, body, sizes, tensors)
     avatar = _build(path, head, config, record, tensors)
@@ -146,6 +152,7 @@ def load_avatar(path: Path | str) -> Avatar:
         if expected[name].is_floating_point():
             _check_values(path, name, tensor)
     avatar.load_state_dict({name: t.to(expected[name].dtype) for name, t in tensors.items()})
+    avatar.live_basis = live_basis
     return avatar.eval().requires_grad_(False)
 
 
@@ -216,6 +223,23 @@ def _regressor(
     protocol = body.get("regressor")
     return CodeRegressor.of_tensors(
         arrays, protocol if isinstance(protocol, dict) else {}, str(path)
+    )
+
+
+def _live_basis(
+    path: Path, body: dict[str, Any], tensors: dict[str, Tensor]
+) -> OffsetBasis | None:
+    """Take the live basis's tensors out of ``tensors``, if there are any."""
+    names = [name for name in tensors if name.startswith(_LIVE)]
+    if not names:
+        return None
+    arrays = {name.removeprefix(_LIVE): tensors.pop(name).numpy() for name in names}
+    protocol = body.get("live_basis")
+    return OffsetBasis.of_tensors(
+        arrays,
+        body["sizes"].get("gaussians", 0),
+        protocol if isinstance(protocol, dict) else {},
+        str(path),
     )
 
 

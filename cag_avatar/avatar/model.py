@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cag_avatar.avatar.config import AvatarConfig
+from cag_avatar.avatar.offset_basis import OffsetBasis
 from cag_avatar.avatar.record import CaptureRecord
 from cag_avatar.errors import InputError
 from cag_avatar.fusion.encoding import encode_positions, encoded_size
@@ -101,6 +102,8 @@ class Avatar(nn.Module):
             "file": head.file,
         }
         self.record = record
+        #: Stands for the offset network live; None until the avatar is compiled.
+        self.live_basis: OffsetBasis | None = None
         if samples is None:
             samples = sample_uv(head, config.uv_resolution, config.density)
         self.register_buffer("rest", rest.detach().clone())

@@ -121,7 +121,7 @@ class CellMaker:
         else:
             train(
                 self._dataset, path, config, folder / "training", resume=True,
-                show_progress=show_progress,
+                show_progress=show_progress, live=False,
             )  # fmt: skip
             about = {
                 "dataset": str(self._dataset.path),

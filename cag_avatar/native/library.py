@@ -1,0 +1,130 @@
+"""Builds ``frame.c`` with the machine's C compiler, once, and loads it.
+
+The library is kept in the user's cache folder under a name that holds what it depends on (source,
+compiler, flags, processor), so that another machine that shares the folder builds its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import threading
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from cag_avatar.files import replacing
+
+__all__ = ["NativeUnavailableError", "cache_folder", "load_library"]
+
+_LOG = logging.getLogger(__name__)
+_FLAGS = (
+    "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+    "-std=gnu11", "-shared", "-fPIC",
+)  # fmt: skip
+#: Seconds that the compiler may take.
+_PATIENCE = 120.0
+_building = threading.Lock()
+
+
+class NativeUnavailableError(RuntimeError):
+    """The compiled code cannot be used here; the message says why and what would help."""
+
+
+def cache_folder() -> Path:
+    """Where built libraries lie: CAG_AVATAR_CACHE, or cag_avatar in XDG_CACHE_HOME."""
+    own = os.environ.get("CAG_AVATAR_CACHE")
+    if own:
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "cag_avatar"
+
+
+@lru_cache(maxsize=1)
+def load_library() -> ctypes.CDLL:
+    """The functions of ``frame.c``; builds them if that was not done on this machine.
+
+    Raises:
+        NativeUnavailableError: no C compiler (set CC, or install gcc), it failed, or
+            CAG_AVATAR_NATIVE=0.
+    """
+    if os.environ.get("CAG_AVATAR_NATIVE") == "0":
+        raise NativeUnavailableError("switched off by CAG_AVATAR_NATIVE=0")
+    with _building:
+        source = resources.files("cag_avatar.native").joinpath("frame.c").read_bytes()
+        compiler = _compiler()
+        path = cache_folder() / f"frame-{_fingerprint(source, compiler)}.so"
+        if not path.is_file():
+            _build(source, compiler, path)
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError as error:
+            raise NativeUnavailableError(f"{path} cannot be loaded: {error}") from error
+
+
+def _compiler() -> str:
+    wanted = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "cc"]
+    for name in wanted:
+        found = shutil.which(name)
+        if found:
+            return found
+    raise NativeUnavailableError(f"no C compiler ({' or '.join(wanted)}): install gcc")
+
+
+def _fingerprint(source: bytes, compiler: str) -> str:
+    """Changes when the library has to be built again."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    parts = [source, version, " ".join(_FLAGS).encode(), platform.machine().encode(), _processor()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+
+
+def _processor() -> bytes:
+    """What the processor can do, as Linux tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor().encode()
+    wanted = ("flags", "Features", "model name")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)})).encode()
+
+
+def _build(source: bytes, compiler: str, path: Path) -> None:
+    """Compile with OpenMP; without it (one thread) where the compiler has none."""
+    _LOG.info("building the live renderer with %s, once on this machine", compiler)
+    try:
+        with replacing(path) as temporary:
+            text = temporary.with_suffix(".c")
+            try:
+                text.write_bytes(source)
+                command = [compiler, *_FLAGS, str(text), "-o", str(temporary), "-lm"]
+                first = _run([*command, "-fopenmp"])
+                if first is None:
+                    return
+                if _run(command) is not None:
+                    raise NativeUnavailableError(f"{compiler} failed: {first}")
+                _LOG.warning("%s has no OpenMP: the live renderer uses one core", compiler)
+            finally:
+                text.unlink(missing_ok=True)
+    except OSError as error:
+        raise NativeUnavailableError(
+            f"{path.parent} cannot be written ({error.strerror}): set CAG_AVATAR_CACHE"
+        ) from error
+
+
+def _run(command: list[str]) -> str | None:
+    """Run the compiler; None if it succeeded, else the first line that it said."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"no result within {_PATIENCE:g} s"
+    if done.returncode == 0:
+        return None
+    lines = done.stderr.strip().splitlines()
+    return lines[0] if lines else f"exit code {done.returncode}"
