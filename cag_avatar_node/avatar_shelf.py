@@ -60,7 +60,8 @@ class AvatarShelf(Generic[A]):
         self._load = load
         self._on_failure = on_failure
         self._condition = threading.Condition()
-        self._wanted: str | None = None
+        self._wanted: str | None = None  # to be loaded next
+        self._asked: str | None = None  # the newest request
         self._ready: A | None = None
         self._closed = False
         self._failed = 0
@@ -97,6 +98,7 @@ class AvatarShelf(Generic[A]):
         with self._condition:
             if self._closed:
                 raise InputError("the node is shutting down")
+            self._asked = name
             if name in self._loaded:
                 self._wanted, self._ready = None, self._loaded[name]
                 return f"{name} is shown"
@@ -144,5 +146,5 @@ class AvatarShelf(Generic[A]):
             with self._condition:
                 self._loaded[name] = avatar
                 # Somebody may have asked for another one meanwhile.
-                if self._wanted is None and not self._closed:
+                if self._asked == name and not self._closed:
                     self._ready = avatar

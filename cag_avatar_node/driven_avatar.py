@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +32,7 @@ class DrivingSettings:
     """From the operator's face at rest, or codes as they are."""
     gaze: Literal["follow", "none"] = "follow"
     """Whether the eyes follow."""
-    limits: HeadLimits = HeadLimits()
+    limits: HeadLimits = field(default_factory=HeadLimits)
     """How far the head may turn."""
 
 
@@ -96,9 +96,21 @@ class DrivenAvatar:
         """The file's name without folder and suffix."""
         return self.path.stem
 
-    def restart_driver(self) -> None:
-        """Find the operator's face at rest anew."""
+    def restart_operator(self) -> None:
+        """Find the operator's rest pose and face at rest anew."""
+        self._neutral.restart()
         self._driver.restart()
+
+    def take_over(self, other: DrivenAvatar) -> None:
+        """Know the operator as well as the avatar that they drove before."""
+        self._driver.take_over(other._driver)
+
+    def express(self, change: NDArray[np.float32]) -> Face:
+        """The resting face with an expression [52] added, kept near what training saw."""
+        if not change.any():
+            return self.rest
+        code = np.clip(self.rest.code + change, 0.0, 1.0)
+        return Face(self.animator.transfer(code, None), self.rest.motion)
 
     def face(self, expression: CheckedExpression, settings: DrivingSettings, now: float) -> Face:
         """What the avatar does for an expression of the operator; ``now`` in seconds."""

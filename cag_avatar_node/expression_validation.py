@@ -61,8 +61,8 @@ class CheckedExpression:
     clamped: int
     """Number of coefficients that lay outside [0, 1] and were moved to the nearer end."""
     head_motion: NDArray[np.float64] | None = None
-    """What the head did since rest, [4, 4] (see ``face_blend.py``), from senders that know no camera;
-    instead of a head pose."""
+    """What the head did since rest, [4, 4] (see ``face_blend.py``), instead of a head pose: of
+    senders that know no camera."""
 
 
 def check_expression(

@@ -1,9 +1,9 @@
 """Named expressions, and valence with arousal, as ARKit coefficients.
 
-The names are those of hri_msgs/Expression (REP 155); the six basic ones follow the action units that
-Ekman and Friesen's EMFACS gives for them (happy AU 6 + 12, sad 1 + 4 + 15, surprised 1 + 2 + 5 + 26,
-scared 1 + 2 + 4 + 5 + 20, angry 4 + 5 + 7 + 23, disgusted 9 + 15), written as the ARKit coefficients
-that move the same muscles; the others are set beside them by eye.
+The names are those of hri_msgs/Expression (REP 155). The six basic ones follow the action units
+that Ekman and Friesen's EMFACS gives for them (happy 6 + 12, sad 1 + 4 + 15, surprised 1 + 2 + 5 +
+26, scared 1 + 2 + 4 + 5 + 20, angry 4 + 5 + 7 + 23, disgusted 9 + 15), written as the ARKit
+coefficients that move the same muscles; the others are set beside them by judgement.
 """
 
 from __future__ import annotations

@@ -80,6 +80,8 @@ class Shown:
     """The face; None while hidden."""
     still: bool = False
     """Whether it is the same as before as long as state and code stay."""
+    frozen: bool = False
+    """Whether the vehicle's state keeps it from moving."""
 
     @property
     def name(self) -> str:
@@ -91,9 +93,9 @@ class Presence:
     """Follows the operator and bridges their absence; LIVE, HOLD, DECAY, IDLE, HIDDEN.
 
     Time is passed in (seconds, any monotonic clock). An operator is present from their first code
-    or from the first word that they are; no longer present when ``idle_s`` has passed without a
-    code, or when it is said that they are not and what was shown has faded. Who withdraws consent is
-    hidden, whether consent is required or not.
+    or from the first word that they are; no longer when ``idle_s`` has passed without a code, or
+    when it is said that they are not and what was shown has faded. Who withdraws consent is hidden,
+    whether consent is required or not.
 
     Args:
         config: how long each state lasts.
@@ -183,7 +185,7 @@ class Presence:
             if self._shown is None:
                 return self._hide(Gate.DRIVING)
             self._frozen = True
-            return Shown(PresenceState.HOLD, face=self._shown, still=True)
+            return Shown(PresenceState.HOLD, face=self._shown, still=True, frozen=True)
         if self._frozen:
             self._frozen = False
             self._begin_return(self._shown, self._config.return_s, now)
