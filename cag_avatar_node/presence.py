@@ -158,6 +158,12 @@ class Presence:
             return None
         return self._present
 
+    def occupied(self, now: float) -> bool:
+        """Whether an operator is there: by word, or by codes that are shown or fading."""
+        if self.present(now) is True:
+            return True
+        return self._state(now) not in (PresenceState.IDLE, PresenceState.HIDDEN)
+
     def arrived(self, now: float) -> bool:
         """Whether the newest code is shown as it is: later live pictures are the same."""
         easing = self._return_from is not None and now < self._return_time + self._return_s
