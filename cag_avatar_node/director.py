@@ -46,6 +46,11 @@ class DrivableAvatar(Protocol):
         """The face at rest."""
         ...
 
+    @property
+    def shut(self) -> NDArray[np.float32]:
+        """Coefficients of the closed eyes, left and right, [2]."""
+        ...
+
     def express(self, change: NDArray[np.float32]) -> Face:
         """The resting face with an expression [52] added."""
         ...
@@ -176,7 +181,7 @@ class Director:
         if seconds < self._idle_seconds:
             self._idle.restart()
         self._idle_seconds = seconds
-        moved = self._idle.face(rest, seconds)
+        moved = self._idle.face(rest, seconds, self._avatar.shut)
         return moved if self.head_moves else Face(moved.code, rest.motion)
 
     @staticmethod

@@ -191,9 +191,7 @@ def test_a_stale_driving_state_freezes(start: Callable[..., Bench]) -> None:
     bench.wait_until(lambda: stamp_ns(bench.images[-1]) == 2, "the newest code")
 
 
-def test_joint_states_drive_code_and_head(
-    start: Callable[..., Bench], animator: Animator
-) -> None:
+def test_joint_states_drive_code_and_head(start: Callable[..., Bench], animator: Animator) -> None:
     bench = start(head_motion="relative", expression="absolute")
     joints = bench.world.publisher(JointState, "/operator/face/joint_states", EXPRESSION_QOS)
     message = JointState(name=["jawOpen", "head_yaw", "arm"], position=[0.6, 0.15, 9.0])
@@ -219,9 +217,7 @@ def test_the_robots_own_expression(start: Callable[..., Bench]) -> None:
     bench.wait_state("hidden:absent")
     callback(SimpleNamespace(expression="", valence=float("nan"), arousal=0.0))
     callback(SimpleNamespace(expression="merry", valence=0.0, arousal=0.0))
-    bench.wait_until(
-        lambda: bench.node._faults.counts() == {"robot_expression": 2}, "the drops"
-    )
+    bench.wait_until(lambda: bench.node._faults.counts() == {"robot_expression": 2}, "the drops")
     assert bench.names[-1] == "hidden:absent"
 
 

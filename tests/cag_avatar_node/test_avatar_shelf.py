@@ -90,9 +90,7 @@ def test_the_newest_request_counts(loader: Loader, wait_until: Callable[..., Non
     shelf.close()
 
 
-def test_a_bad_file_leaves_the_present_one(
-    loader: Loader, wait_until: Callable[..., None]
-) -> None:
+def test_a_bad_file_leaves_the_present_one(loader: Loader, wait_until: Callable[..., None]) -> None:
     shelf, failures = make(loader)
     loader.go_on.set()
     shelf.select("c")

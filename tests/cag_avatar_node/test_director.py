@@ -25,6 +25,7 @@ class PlainAvatar:
     """Rests at zero."""
 
     rest = Face(np.zeros(52, np.float32), np.eye(4))
+    shut = np.ones(2, np.float32)
 
     def express(self, change: NDArray[np.float32]) -> Face:
         return Face(self.rest.code + change, self.rest.motion)

@@ -69,6 +69,11 @@ def test_an_expression_is_added_to_the_rest(avatar: DrivenAvatar) -> None:
     assert code[ARKIT_INDEX["jawOpen"]] == pytest.approx(0.5, abs=0.02)
 
 
+def test_closed_eyes_stay_near_what_training_saw(avatar: DrivenAvatar) -> None:
+    assert (avatar.shut > 0.8).all()  # the tiny avatar's largest coefficients are 0.8
+    assert (avatar.shut <= 0.8 + 0.15 + 1e-6).all()
+
+
 def test_orbit_turns_the_picture_and_back(avatar: DrivenAvatar) -> None:
     front = avatar.picture(avatar.rest, View()).astype(int)
     np.testing.assert_array_equal(front, avatar.animator.render(avatar.rest.code))

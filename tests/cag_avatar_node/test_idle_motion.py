@@ -8,7 +8,7 @@ import pytest
 from cag_avatar.errors import InputError
 from cag_avatar.head_models.arkit import ARKIT_INDEX
 from cag_avatar_node.face_blend import Face
-from cag_avatar_node.idle_motion import BLINK_S, IdleConfig, IdleMotion
+from cag_avatar_node.idle_motion import BLINK_S, EYES, IdleConfig, IdleMotion
 
 REST = Face(np.full(52, 0.1, np.float32), np.eye(4))
 TIMES = np.arange(0.0, 120.0, 0.01)
@@ -49,11 +49,18 @@ def test_both_eyes_and_only_they_move_the_code() -> None:
     idle = IdleMotion()
     start = float(idle.until_blink(0.0))
     shut = idle.face(REST, start + 0.1)
-    eyes = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
-    np.testing.assert_allclose(shut.code[eyes], 1.0)
-    np.testing.assert_array_equal(np.delete(shut.code, eyes), np.delete(REST.code, eyes))
+    assert EYES == [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
+    np.testing.assert_allclose(shut.code[EYES], 1.0)
+    np.testing.assert_array_equal(np.delete(shut.code, EYES), np.delete(REST.code, EYES))
     np.testing.assert_array_equal(REST.code, np.float32(0.1))
     assert idle.until_blink(start + 0.1) == 0.0
+
+
+def test_eyes_close_as_far_as_the_avatar_can() -> None:
+    idle = IdleMotion()
+    shut = np.array([0.6, 0.05], np.float32)
+    closed = idle.face(REST, idle.until_blink(0.0) + 0.1, shut).code
+    np.testing.assert_allclose(closed[EYES], [0.6, 0.1])
 
 
 def test_the_head_sways_a_little_and_sets_in_softly() -> None:
