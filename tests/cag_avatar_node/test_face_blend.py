@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -37,7 +39,7 @@ def test_half_way_is_half_the_turn_about_the_same_axis() -> None:
 def test_the_shortest_way_is_taken_at_constant_speed() -> None:
     first, second = turned(0, 0, 170), turned(0, 0, -170)
     way = [blend_motions(first, second, share)[:3, :3] for share in np.linspace(0, 1, 6)]
-    steps = [np.linalg.norm(cv2.Rodrigues(a.T @ b)[0]) for a, b in zip(way, way[1:], strict=False)]
+    steps = [np.linalg.norm(cv2.Rodrigues(a.T @ b)[0]) for a, b in itertools.pairwise(way)]
     np.testing.assert_allclose(steps, np.radians(20 / 5), rtol=1e-6)
 
 

@@ -66,7 +66,8 @@ def test_signs_of_a_head_that_faces_the_camera() -> None:
 
 def test_orbit_shows_the_side_that_the_camera_goes_to() -> None:
     centre = np.array([0.1, 0.0, 0.8])
-    left_ear, crown = centre + [0.08, 0, 0], centre + [0, -0.1, 0]  # of a subject facing us
+    left_ear = centre + np.array([0.08, 0, 0])  # of a subject facing us
+    crown = centre + np.array([0, -0.1, 0])
 
     def moved(matrix: np.ndarray, point: np.ndarray) -> np.ndarray:
         return matrix[:3, :3] @ point + matrix[:3, 3]

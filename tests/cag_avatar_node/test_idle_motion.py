@@ -49,7 +49,7 @@ def test_both_eyes_and_only_they_move_the_code() -> None:
     idle = IdleMotion()
     start = float(idle.until_blink(0.0))
     shut = idle.face(REST, start + 0.1)
-    assert EYES == [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
+    assert [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]] == EYES
     np.testing.assert_allclose(shut.code[EYES], 1.0)
     np.testing.assert_array_equal(np.delete(shut.code, EYES), np.delete(REST.code, EYES))
     np.testing.assert_array_equal(REST.code, np.float32(0.1))

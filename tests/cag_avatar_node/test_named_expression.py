@@ -14,11 +14,12 @@ from cag_avatar_node.named_expression import (
 )
 
 #: The string constants of hri_msgs/Expression.
-HRI_NAMES = (
-    "neutral angry sad happy surprised disgusted scared pleading vulnerable despaired guilty "
-    "disappointed embarrassed horrified skeptical annoyed furious suspicious rejected bored tired "
-    "asleep confused amazed excited"
-).split()
+HRI_NAMES = [
+    "neutral", "angry", "sad", "happy", "surprised", "disgusted", "scared", "pleading",
+    "vulnerable", "despaired", "guilty", "disappointed", "embarrassed", "horrified", "skeptical",
+    "annoyed", "furious", "suspicious", "rejected", "bored", "tired", "asleep", "confused",
+    "amazed", "excited",
+]  # fmt: skip
 
 
 def of(code: np.ndarray, name: str) -> float:

@@ -78,6 +78,16 @@ def test_a_message_without_a_face_holds_at_once() -> None:
     assert presence.look(10.04).state is PresenceState.LIVE
 
 
+def test_slow_codes_are_live_between_two_of_them() -> None:
+    presence = make()
+    for step in range(4):
+        presence.see(FACE, 0.16 * step)
+    assert presence.look(0.48 + 0.3).name == "live"
+    assert presence.look(0.48 + 0.41).name == "hold"
+    presence.see(FACE, 5.0)  # a gap is no interval
+    assert presence.look(5.0 + 0.41).name == "hold"
+
+
 def test_without_times_it_rests_and_hides_at_once() -> None:
     presence = make(hold_s=0.0, decay_s=0.0, idle_s=0.0)
     presence.see(FACE, 0.0)
