@@ -79,6 +79,13 @@ def test_orbit_turns_the_picture_and_back(avatar: DrivenAvatar) -> None:
     np.testing.assert_array_equal(front, avatar.animator.render(avatar.rest.code))
     right = avatar.picture(avatar.rest, View(orbit_yaw_deg=30.0)).astype(int)
     assert np.abs(right - front).mean() > 1
+    # The torso goes with the head.
+    record, turn = avatar.animator.record, np.eye(4)
+    turn[:3, :3] = cv2.Rodrigues(np.array([0.0, np.radians(30.0), 0.0]))[0]
+    centre = record.neutral_head_pose[:3, 3]
+    turn[:3, 3] = centre - turn[:3, :3] @ centre
+    poses = turn @ record.neutral_head_pose, turn @ record.neutral_torso_pose
+    assert np.abs(right - avatar.animator.render(avatar.rest.code, *poses)).max() <= 1
     whole = avatar.picture(avatar.rest, View(orbit_yaw_deg=360.0)).astype(int)
     assert np.abs(whole - front).max() <= 2
     above = avatar.picture(avatar.rest, View(orbit_pitch_deg=30.0)).astype(int)

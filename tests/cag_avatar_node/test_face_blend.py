@@ -43,6 +43,12 @@ def test_the_shortest_way_is_taken_at_constant_speed() -> None:
     np.testing.assert_allclose(steps, np.radians(20 / 5), rtol=1e-6)
 
 
+def test_the_way_ends_where_it_should_whatever_the_axes() -> None:
+    first, second = turned(0, 50, 0), turned(40, 0, 20)
+    np.testing.assert_allclose(blend_motions(first, second, 1e-9), first, atol=1e-8)
+    np.testing.assert_allclose(blend_motions(first, second, 1 - 1e-9), second, atol=1e-8)
+
+
 def test_faces_mix_codes_and_stay_float32() -> None:
     mixed = blend_faces(face(0.2), face(0.6, 0, 10, 0), 0.5)
     np.testing.assert_allclose(mixed.code, 0.4, rtol=1e-6)

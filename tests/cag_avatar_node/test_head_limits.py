@@ -44,6 +44,17 @@ def test_each_turn_is_held_at_its_own_limit(
     np.testing.assert_allclose(limit_motion(motion, others), motion, atol=1e-12)
 
 
+def test_a_limited_turn_leaves_the_others_as_they_are() -> None:
+    motion, most = turn_on_neck(0.6, 0.3, 0.2), float(np.radians(10.0))
+    for limits, turns in (
+        (HeadLimits(yaw_deg=10.0), (most, 0.3, 0.2)),
+        (HeadLimits(pitch_deg=10.0), (0.6, most, 0.2)),
+        (HeadLimits(roll_deg=10.0), (0.6, 0.3, most)),
+    ):
+        held = limit_motion(motion, limits)
+        np.testing.assert_allclose(held[:3, :3], turn_on_neck(*turns)[:3, :3], atol=1e-12)
+
+
 def test_limits_of_zero_keep_the_head_still() -> None:
     held = limit_motion(turn_on_neck(0.5, 0.4, -0.3), HeadLimits(0.0, 0.0, 0.0))
     np.testing.assert_allclose(held[:3, :3], np.eye(3), atol=1e-12)

@@ -73,6 +73,7 @@ def test_the_head_sways_a_little_and_sets_in_softly() -> None:
         yaw.append(np.degrees(np.arctan2(motion[0, 2], motion[2, 2])))
     assert 1.5 < np.abs(yaw).max() <= 2.01
     assert np.abs(np.diff(yaw)).max() < 0.3, "a tenth of a second"
+    assert np.abs(yaw[:5]).max() < 0.2, "the first half second"
     assert IdleMotion(IdleConfig(sway_deg=0.0)).face(REST, 5.0).motion is REST.motion
 
 

@@ -195,17 +195,19 @@ def test_driving_freezes_and_thaws_without_a_jump() -> None:
     presence.see(FACE, 1.0)
     frozen = presence.look(1.1).face
     still = presence.look(1.2, Gate.FREEZE)
-    presence.see(Face(np.zeros(52, np.float32), np.eye(4)), 1.3)
-    later = presence.look(1.3, Gate.FREEZE)
+    for step in range(41):
+        presence.see(Face(np.zeros(52, np.float32), np.eye(4)), 1.2 + 0.02 * step)
+        presence.look(1.2 + 0.02 * step, Gate.FREEZE)
+    later = presence.look(2.0, Gate.FREEZE)
     assert still.face is later.face is frozen
     assert later.name == "hold"
     assert later.frozen
-    thawed = presence.look(1.301)
+    thawed = presence.look(2.001)
     assert thawed.state is PresenceState.LIVE
     assert thawed.face is not None
     assert frozen is not None
     np.testing.assert_allclose(thawed.face.code, frozen.code, atol=0.02)
-    assert value(presence, 1.6) == 0.0
+    assert value(presence, 2.3) == 0.0
 
 
 def test_the_frozen_picture_of_who_has_gone_does_not_stay() -> None:
