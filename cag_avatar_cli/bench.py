@@ -125,8 +125,7 @@ def _print_live(console: Console, figures: dict[str, Any]) -> None:
         f"{figures['rss_mb']:.0f} MiB resident",
         "Gaussians: "
         + ", ".join(
-            f"{c['gaussians']:,} {c['frame_ms']['median']:.1f} ms"
-            for c in figures["by_gaussians"]
+            f"{c['gaussians']:,} {c['frame_ms']['median']:.1f} ms" for c in figures["by_gaussians"]
         ),
         "cost exponent from 13,000 to 100,000 Gaussians: "
         + ("not measured" if exponent is None else f"{exponent:.2f}"),
@@ -137,9 +136,7 @@ def _print_live(console: Console, figures: dict[str, Any]) -> None:
         console.print(line)
 
 
-def _training_iteration(
-    dataset: Dataset, height: int, repetitions: int, backend: Backend
-) -> float:
+def _training_iteration(dataset: Dataset, height: int, repetitions: int, backend: Backend) -> float:
     """Median milliseconds of a training iteration at one resolution."""
     trainer = Trainer(dataset, TrainConfig(backend=backend, sizes=((0.0, height),)))
     for iteration in range(_WARM_UP + repetitions):

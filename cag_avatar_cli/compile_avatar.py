@@ -50,7 +50,7 @@ def command(
         print(f"not compared with the network: {error}")
         return
     print(
-        f"against the network, {check} other codes and poses at 512 px: PSNR {found.whole.mean():.1f}"
-        f" dB, least {found.whole.min():.1f}; where the avatar is {found.head.mean():.1f}, least "
-        f"{found.head.min():.1f}"
+        f"against the network, {check} other codes and poses at 512 px: PSNR "
+        f"{found.whole.mean():.1f} dB, least {found.whole.min():.1f}; where the avatar is "
+        f"{found.head.mean():.1f}, least {found.head.min():.1f}"
     )

@@ -27,7 +27,7 @@ from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
 from cag_avatar.head_models.arkit import ARKIT_NAMES
 from cag_avatar.native.library import NativeUnavailableError
-from cag_avatar.rendering.rasterizer import Backend, get_rasterizer
+from cag_avatar.rendering.rasterizer import Backend, RenderOutput, get_rasterizer
 
 __all__ = ["Animator"]
 
@@ -96,9 +96,7 @@ class Animator:
         """Load a .cag file. Raises InputError naming the file if it is bad; arguments as above."""
         return cls(load_avatar(path), backend, size, background)
 
-    def _compile(
-        self, avatar: Avatar, background: tuple[int, int, int]
-    ) -> CompiledAvatar | None:
+    def _compile(self, avatar: Avatar, background: tuple[int, int, int]) -> CompiledAvatar | None:
         if self._rasterizer.name != "cpu":
             return None
         try:
@@ -108,7 +106,7 @@ class Animator:
             return None
         if avatar.live_basis is None:
             _LOG.warning(
-                "the avatar's file has no live basis, so every frame runs the whole offset network: "
+                "the avatar's file has no live basis: every frame runs the whole offset network; "
                 "run 'cag-avatar compile' once"
             )
         return compiled
@@ -218,31 +216,12 @@ class Animator:
         Raises:
             InputError: wrong shape, NaN or infinity.
         """
-        count = len(self.expression_names)
-        head = self._record.neutral_head_pose if head_pose is None else head_pose
-        torso = self._record.neutral_torso_pose if torso_pose is None else torso_pose
-        driving = (
-            self._tensor("code", code, (count,)),
-            self._tensor("head_pose", head, (4, 4)),
-            self._tensor("torso_pose", torso, (4, 4)),
-        )
+        driving = self._driving(code, head_pose, torso_pose)
         if self._compiled is not None:
             return self._compiled.render(*driving)
-        assert self._prepared is not None
-        gaussians = self._prepared.gaussians(*driving)
         with torch.inference_mode():
-            image = self._rasterizer.render(
-                gaussians.means,
-                gaussians.quaternions,
-                gaussians.scales,
-                gaussians.opacities,
-                gaussians.colors,
-                self._view,
-                self._camera,
-                self._background,
-            ).image
-            pixels = image.mul(255.0).add_(0.5).clamp_(0, 255).to(torch.uint8)
-        return pixels.cpu().numpy()
+            pixels = self._draw(driving, self._background).image.mul(255.0)
+            return self._levels(pixels)
 
     def render_rgba(
         self,
@@ -255,30 +234,54 @@ class Animator:
         Returns:
             RGBA uint8 [H, W, 4] with straight (not premultiplied) alpha.
         """
-        count = len(self.expression_names)
-        head = self._record.neutral_head_pose if head_pose is None else head_pose
-        torso = self._record.neutral_torso_pose if torso_pose is None else torso_pose
-        gaussians = self._prepared.gaussians(
-            self._tensor("code", code, (count,)),
-            self._tensor("head_pose", head, (4, 4)),
-            self._tensor("torso_pose", torso, (4, 4)),
-        )
+        driving = self._driving(code, head_pose, torso_pose)
+        if self._compiled is not None:
+            return self._compiled.render(*driving, channels=4)
         with torch.inference_mode():
-            output = self._rasterizer.render(
-                gaussians.means,
-                gaussians.quaternions,
-                gaussians.scales,
-                gaussians.opacities,
-                gaussians.colors,
-                self._view,
-                self._camera,
-                torch.zeros_like(self._background),
-            )
+            output = self._draw(driving, torch.zeros_like(self._background))
             alpha = output.alpha[..., None]
             # Over black the colours are premultiplied; what is not covered has none.
             color = output.image / alpha.clamp_min(1e-6)
-            pixels = torch.cat([color, alpha], -1).mul_(255.0).add_(0.5).clamp_(0, 255)
-        return pixels.to(torch.uint8).cpu().numpy()
+            return self._levels(torch.cat([color, alpha], -1).mul_(255.0))
+
+    def _driving(
+        self,
+        code: NDArray[np.floating],
+        head_pose: NDArray[np.floating] | None,
+        torso_pose: NDArray[np.floating] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Code [E], head and torso pose [4, 4], checked; the poses are the neutral ones if None."""
+        head = self._record.neutral_head_pose if head_pose is None else head_pose
+        torso = self._record.neutral_torso_pose if torso_pose is None else torso_pose
+        return (
+            self._tensor("code", code, (len(self.expression_names),)),
+            self._tensor("head_pose", head, (4, 4)),
+            self._tensor("torso_pose", torso, (4, 4)),
+        )
+
+    def _draw(
+        self,
+        driving: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        background: torch.Tensor,
+    ) -> RenderOutput:
+        """The picture by the network and the rasteriser, one after the other."""
+        assert self._prepared is not None
+        gaussians = self._prepared.gaussians(*driving)
+        return self._rasterizer.render(
+            gaussians.means,
+            gaussians.quaternions,
+            gaussians.scales,
+            gaussians.opacities,
+            gaussians.colors,
+            self._view,
+            self._camera,
+            background,
+        )
+
+    @staticmethod
+    def _levels(pixels: torch.Tensor) -> NDArray[np.uint8]:
+        """Values 0 to 255 as bytes on the CPU."""
+        return pixels.add_(0.5).clamp_(0, 255).to(torch.uint8).cpu().numpy()
 
     def render_relative(
         self,

@@ -80,7 +80,8 @@ class _Work(ctypes.Structure):
 
     _fields_ = (
         *((name, c_void_p) for name in (
-            "known", "basis_weight", "canonical", "offset", "posed", "face_normal", "vertex_normal", "turn", "record", "box", "key", "order",
+            "known", "basis_weight", "canonical", "offset", "posed", "face_normal", "vertex_normal",
+            "turn", "record", "box", "key", "order",
             "start", "end", "pair",
         )),
         ("room", c_int64),
@@ -320,7 +321,9 @@ class CompiledAvatar:
         )  # fmt: skip
         arrays = {
             "first": _grown(network.static(own.encoding[rows]), (count, width)),
-            "from_context": _grown(network.first.weight[:, network.encoding_size :].T, (inner, width)),
+            "from_context": _grown(
+                network.first.weight[:, network.encoding_size :].T, (inner, width)
+            ),
             "hidden_weight": np.zeros((hidden, width, width), np.float32),
             "hidden_bias": np.zeros((hidden, width), np.float32),
             "last_weight": _grown(network.last.weight.T, (width, _ROOM)),

@@ -13,7 +13,6 @@ import numpy as np
 import scipy.linalg
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cag_avatar.avatar.inference import PreparedAvatar
 from cag_avatar.avatar.model import Avatar

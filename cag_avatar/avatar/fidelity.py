@@ -44,9 +44,7 @@ def plain_picture(
     return pixels.numpy(), output.alpha.numpy()
 
 
-def measure_fidelity(
-    avatar: Avatar, count: int = 200, seed: int = 1, size: int = 512
-) -> Fidelity:
+def measure_fidelity(avatar: Avatar, count: int = 200, seed: int = 1, size: int = 512) -> Fidelity:
     """Compare on sampled codes and poses (sample_driving(), another seed than the basis's).
 
     Args:

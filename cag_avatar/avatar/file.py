@@ -226,9 +226,7 @@ def _regressor(
     )
 
 
-def _live_basis(
-    path: Path, body: dict[str, Any], tensors: dict[str, Tensor]
-) -> OffsetBasis | None:
+def _live_basis(path: Path, body: dict[str, Any], tensors: dict[str, Tensor]) -> OffsetBasis | None:
     """Take the live basis's tensors out of ``tensors``, if there are any."""
     names = [name for name in tensors if name.startswith(_LIVE)]
     if not names:

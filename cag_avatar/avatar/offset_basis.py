@@ -5,8 +5,8 @@ run, but only on the few Gaussians whose offsets tell most about all others, and
 least-squares solution there. So a code that was never seen is answered by the network, not
 interpolated between codes that were.
 
-B is kept in 8 bits, with a step for each component, output and BLOCK Gaussians: a frame reads all of
-it, and its time is that of reading.
+B is kept in 8 bits, with a step for each component, output and BLOCK Gaussians: a frame reads all
+of it, and its time is that of reading.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = ["BLOCK", "OffsetBasis"]
 
 #: Gaussians that share a step of the basis; frame.c works on as many together.
 BLOCK = 64
+
 
 @dataclass(frozen=True)
 class OffsetBasis:
@@ -65,7 +66,11 @@ class OffsetBasis:
 
     @classmethod
     def of_tensors(
-        cls, arrays: Mapping[str, NDArray[Any]], gaussians: int, protocol: dict[str, Any], where: str
+        cls,
+        arrays: Mapping[str, NDArray[Any]],
+        gaussians: int,
+        protocol: dict[str, Any],
+        where: str,
     ) -> OffsetBasis:
         """Inverse of :meth:`tensors`. Raises InputError naming ``where`` and the field."""
         blocks = -(-gaussians // BLOCK)
@@ -89,5 +94,7 @@ class OffsetBasis:
             if array.dtype == np.float32 and not np.isfinite(array).all():
                 raise InputError(f"{where}: live basis: field '{name}' holds NaN or infinity")
         if count and not 0 <= arrays["rows"].min() <= arrays["rows"].max() < gaussians:
-            raise InputError(f"{where}: live basis: field 'rows' names Gaussians that are not there")
+            raise InputError(
+                f"{where}: live basis: field 'rows' names Gaussians that are not there"
+            )
         return cls(**{name: arrays[name] for name in expected}, protocol=protocol)

@@ -35,7 +35,7 @@ def camera_of(avatar, width=150, height=131):
 
 
 def assert_same_picture(shown, expected):
-    """Up to rounding: Gaussians nearly at one depth may swap, and a sample at the threshold flip."""
+    """Up to rounding: Gaussians nearly at one depth may swap, a sample at the threshold flip."""
     difference = np.abs(shown.astype(int) - expected)
     assert (difference > 1).mean() < 2e-3
     assert difference.mean() < 0.02
@@ -204,5 +204,3 @@ def test_brightest_and_darkest_stay_in_range():
     picture = CompiledAvatar(avatar, camera).render(code, pose, torso)
     assert_same_picture(picture, expected)
     assert picture.max() == 255
-
-
