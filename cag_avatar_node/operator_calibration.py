@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class OperatorCalibration:
     """Largest coefficients shown, [52]."""
     source: str = "fit"
     """Where the codes came from: ``fit`` or ``regressor``; they rest differently."""
+    _scale: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, values in (("neutral", self.neutral), ("reach", self.reach)):
@@ -76,8 +77,7 @@ class OperatorCalibration:
 
         Gaze coefficients, and the far end of those that the operator did not show, stay.
         """
-        scale: NDArray[np.float64] = self.__dict__["_scale"]
-        return np.clip((code - self.neutral) * scale, 0.0, 1.0).astype(np.float32)
+        return np.clip((code - self.neutral) * self._scale, 0.0, 1.0).astype(np.float32)
 
 
 class CalibrationRun:

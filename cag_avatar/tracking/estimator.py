@@ -45,6 +45,8 @@ _LOG = logging.getLogger(__name__)
 
 #: Landmark error, in inter-ocular distances, at which the confidence has fallen to 1/e.
 _CONFIDENCE_SCALE = 0.06
+#: Cosine of the angle between face and camera, 50 degrees, beyond which the nose hides an eye.
+_EYES_SEEN = 0.64
 _EYE_LANDMARKS = (33, 133, 159, 145, 263, 362, 386, 374)
 
 
@@ -95,7 +97,7 @@ class FaceEstimate:
     is_valid: bool
     """A face was found."""
     eyes_valid: bool
-    """Both eyes lie inside the picture."""
+    """Both eyes lie inside the picture, and neither is hidden by a head turned away."""
     regressed: NDArray[np.float32] | None = None
     """The code by the regressor of an avatar, if one was given, [E]; only right for the avatar's
     own person."""
@@ -218,12 +220,14 @@ class ExpressionEstimator:
         error = float(landmark_residuals(state, self._points, landmarks).square().mean().sqrt())
         eyes = face.landmarks[list(_EYE_LANDMARKS), :2]
         inside = bool((eyes >= 0).all() and (eyes < np.array(size)).all())
+        pose = state.head_pose()[0].double().numpy()
+        towards = -pose[:3, 3] / np.linalg.norm(pose[:3, 3])
         return FaceEstimate(
             state.code[0].numpy().astype(np.float32),
-            state.head_pose()[0].double().numpy(),
+            pose,
             float(np.exp(-((error / _CONFIDENCE_SCALE) ** 2))),
             True,
-            inside,
+            inside and bool(pose[:3, 2] @ towards > _EYES_SEEN),
             None
             if self._regressor is None
             else self._regressor.codes(face.landmarks[None], face.scores[None])[0],
