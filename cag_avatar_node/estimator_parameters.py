@@ -88,7 +88,9 @@ PARAMETERS: tuple[NodeParameter, ...] = (
         dynamic=True,
     ),
     NodeParameter(
-        "publish_hri", True, "Mirror the face to /humans/faces (REP-155) when hri_msgs is installed."
+        "publish_hri",
+        True,
+        "Mirror the face to /humans/faces (REP-155) when hri_msgs is installed.",
     ),
     NodeParameter(
         "publish_tf", True, "Broadcast face_<id> and gaze_<id> when tf2_ros is installed."

@@ -273,9 +273,7 @@ class ExpressionEstimatorNode(ManagedNode):
             apply=self.value("calibration") == "on",
         )  # fmt: skip
         size = (rgb.shape[1], rgb.shape[0])
-        return SeenFace(
-            estimate.face, size, code, pose, estimate.confidence, estimate.eyes_valid
-        )
+        return SeenFace(estimate.face, size, code, pose, estimate.confidence, estimate.eyes_valid)
 
     def _publish_for_others(
         self,
@@ -301,7 +299,9 @@ class ExpressionEstimatorNode(ManagedNode):
         last = self._order.last
         order = self._order.take(stamp)
         if order is Order.RESTARTED:
-            self.get_logger().info("image stamps went back: the source started again")
+            self.get_logger().info(
+                "image stamps went back: the source started again", throttle_duration_sec=5.0
+            )
             assert self._estimator is not None
             self._estimator.restart()
             self._smoother.restart()

@@ -14,7 +14,7 @@ from cag_avatar.head_models.arkit import ARKIT_NAMES
 
 __all__ = ["ExpressionSmoother", "OneEuroFilter", "SmoothingConfig"]
 
-#: Coefficients of the eyelids: a blink is over within three frames, so that any averaging halves it.
+#: Coefficients of the eyelids: a blink is over within three frames, any averaging halves it.
 _EYELIDS = np.array([name.startswith(("eyeBlink", "eyeWide")) for name in ARKIT_NAMES])
 #: Of a fast eyelid, per second: a blink closes at 8 to 15, the landmarker's noise moves at below 1.
 _EYELID_SPEED = 2.5

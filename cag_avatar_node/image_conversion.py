@@ -16,8 +16,8 @@ from cag_avatar_node.picture_header import picture_size
 
 __all__ = [
     "ENCODINGS",
-    "RawCompressedImage",
     "ImageFormatError",
+    "RawCompressedImage",
     "RawImage",
     "compressed_to_rgb",
     "image_to_rgb",
@@ -62,8 +62,8 @@ _UYVY = _Encoding(2, _by_opencv(cv2.COLOR_YUV2RGB_UYVY), even_width=True)
 _YUYV = _Encoding(2, _by_opencv(cv2.COLOR_YUV2RGB_YUY2), even_width=True)
 _GREY = _by_opencv(cv2.COLOR_GRAY2RGB)
 
-#: Encodings understood. ``yuv422`` and ``yuv422_yuy2`` are the older names of ``uyvy`` and ``yuyv``;
-#: ``nv12`` is not in image_encodings.hpp but cameras send it.
+#: Encodings understood. ``yuv422`` and ``yuv422_yuy2`` are the older names of ``uyvy`` and
+#: ``yuyv``; ``nv12`` is not in image_encodings.hpp but cameras send it.
 ENCODINGS: dict[str, _Encoding] = {
     "rgb8": _Encoding(3, np.copy),
     "bgr8": _Encoding(3, _by_opencv(cv2.COLOR_BGR2RGB)),

@@ -90,9 +90,7 @@ class ImageInput:
         if self.current:
             self._node.get_logger().info(f"images: {choice} from now on")
         self._unsubscribe()
-        kind, topic = (
-            (Image, RAW_TOPIC) if choice == "raw" else (CompressedImage, COMPRESSED_TOPIC)
-        )
+        kind, topic = (Image, RAW_TOPIC) if choice == "raw" else (CompressedImage, COMPRESSED_TOPIC)
         self.current = choice
         self._watch = InputWatch(self._node, topic, IMAGE_QOS, self._timeout)
         self._subscription = self._node.create_subscription(

@@ -41,9 +41,7 @@ class ImageSink:
         """Whether anybody listens."""
         return bool(self._publisher.get_subscription_count())
 
-    def publish(
-        self, pixels: NDArray[np.uint8], stamp: Time, frame_id: str | None = None
-    ) -> None:
+    def publish(self, pixels: NDArray[np.uint8], stamp: Time, frame_id: str | None = None) -> None:
         """Publish uint8 [H, W, 3], whose channels are in the order of the sink's encoding; in the
         sink's frame unless another is given."""
         if pixels.shape != self._view.shape:

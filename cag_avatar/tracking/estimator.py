@@ -76,7 +76,13 @@ class EstimatorConfig:
     """Weights."""
 
     def __post_init__(self) -> None:
-        for name in ("calibration_frames", "calibration_stride", "neutral_window", "iterations", "max_faces"):
+        for name in (
+            "calibration_frames",
+            "calibration_stride",
+            "neutral_window",
+            "iterations",
+            "max_faces",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"estimator: {name} must be at least 1")
         if not self.operator_timeout_s >= 0:

@@ -44,7 +44,7 @@ def test_noise_at_rest_is_reduced() -> None:
     rng = np.random.default_rng(0)
     codes = 0.4 + rng.normal(0, 0.02, (500, 52))
     poses = np.tile(np.eye(4), (500, 1, 1))
-    poses[:, :3, 3] = [0, 0, 0.8] + rng.normal(0, 0.001, (500, 3))
+    poses[:, :3, 3] = np.array([0, 0, 0.8]) + rng.normal(0, 0.001, (500, 3))
     turns = Rotation.from_rotvec([0.0, 3.0, 0.0]) * Rotation.from_rotvec(
         rng.normal(0, 0.004, (500, 3))
     )
