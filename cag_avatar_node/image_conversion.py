@@ -190,7 +190,7 @@ def compressed_to_rgb(image: RawCompressedImage) -> NDArray[np.uint8]:
             megapixels, or broken.
     """
     data = _as_bytes(image.data)
-    size = picture_size(memoryview(data))
+    size = picture_size(data.data)
     if size is None:
         raise ImageFormatError(
             "format",
