@@ -20,6 +20,7 @@ __all__ = [
     "ExpressionError",
     "RawExpression",
     "check_expression",
+    "check_stamp",
 ]
 
 #: Values of FaceExpression.layout; a test holds them equal to the message's constants.
@@ -27,6 +28,8 @@ ARKIT_52 = 1
 FLAME_100 = 2
 _LAYOUT_NAMES = {ARKIT_52: "ARKIT_52", FLAME_100: "FLAME_100"}
 _QUATERNION_TOLERANCE = 1e-2
+#: Heads are not farther away than this, metres.
+_FARTHEST = 100.0
 
 
 class RawExpression(Protocol):
@@ -57,6 +60,9 @@ class CheckedExpression:
     """Canonical-to-camera transform [4, 4], or None when head poses are not wanted."""
     clamped: int
     """Number of coefficients that lay outside [0, 1] and were moved to the nearer end."""
+    head_motion: NDArray[np.float64] | None = None
+    """What the head did since rest, [4, 4] (see ``face_blend.py``), instead of a head pose: of
+    senders that know no camera."""
 
 
 def check_expression(
@@ -107,14 +113,29 @@ def check_expression(
     return CheckedExpression(code, head_pose, clamped)
 
 
+def check_stamp(seconds: int, nanoseconds: int) -> None:
+    """Check a header's stamp.
+
+    Raises:
+        ExpressionError: negative, or with a second or more of nanoseconds. Times that go back or
+            lie ahead are fine: bags repeat, and clocks differ.
+    """
+    if seconds < 0 or not 0 <= nanoseconds < 1_000_000_000:
+        raise ExpressionError(
+            "stamp",
+            f"header.stamp {seconds} s {nanoseconds} ns is not a time: send when the camera took "
+            "the image",
+        )
+
+
 def _check_head_pose(message: RawExpression) -> NDArray[np.float64]:
     position = np.asarray(message.head_position, np.float64)
     orientation = np.asarray(message.head_orientation, np.float64)
-    if not np.isfinite(position).all() or position[2] <= 0:
+    if not np.isfinite(position).all() or position[2] <= 0 or np.abs(position).max() > _FARTHEST:
         raise ExpressionError(
             "head_position",
             f"FaceExpression.head_position {position.tolist()} must be finite metres in front of "
-            "the camera (z > 0): send the sellion in the camera optical frame",
+            f"the camera (0 < z <= {_FARTHEST:g}): send the sellion in the camera optical frame",
         )
     if not np.isfinite(orientation).all():
         raise ExpressionError(

@@ -37,6 +37,11 @@ class ImageSink:
         self._view: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
 
     @property
+    def subscribers(self) -> int:
+        """How many listen."""
+        return int(self._publisher.get_subscription_count())
+
+    @property
     def has_subscribers(self) -> bool:
         """Whether anybody listens."""
         return bool(self._publisher.get_subscription_count())
@@ -63,7 +68,7 @@ class ImageSink:
 
 
 class CompressedImageSink:
-    """Publisher of JPEG images."""
+    """Publisher of JPEG images, or of PNG images where there is an alpha channel."""
 
     def __init__(self, node: Node, topic: str, qos: QoSProfile, frame_id: str) -> None:
         self._node = node
@@ -73,22 +78,35 @@ class CompressedImageSink:
             qos,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
-        # The format string that image_transport's compressed plugin writes.
-        self._message = CompressedImage(format="rgb8; jpeg compressed bgr8")
+        self._message = CompressedImage()
         self._message.header.frame_id = frame_id
+
+    @property
+    def subscribers(self) -> int:
+        """How many listen."""
+        return int(self._publisher.get_subscription_count())
 
     @property
     def has_subscribers(self) -> bool:
         """Whether anybody listens."""
         return bool(self._publisher.get_subscription_count())
 
-    def publish(self, rgb: NDArray[np.uint8], stamp: Time, quality: int) -> None:
-        """Publish RGB uint8 [H, W, 3] as a JPEG of quality 1 to 100."""
-        encoded, data = cv2.imencode(
-            ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-        )
+    def publish(self, pixels: NDArray[np.uint8], stamp: Time, quality: int) -> None:
+        """Publish RGB uint8 [H, W, 3] as a JPEG of quality 1 to 100, RGBA [H, W, 4] as a PNG."""
+        # The format strings that image_transport's compressed plugin writes.
+        if pixels.shape[2] == 4:
+            kind, options = "png", [cv2.IMWRITE_PNG_COMPRESSION, 1]
+            ordered = cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA)
+            self._message.format = "rgba8; png compressed bgra8"
+        else:
+            kind, options = "jpg", [cv2.IMWRITE_JPEG_QUALITY, quality]
+            ordered = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+            self._message.format = "rgb8; jpeg compressed bgr8"
+        encoded, data = cv2.imencode(f".{kind}", ordered, options)
         if not encoded:
-            raise RuntimeError(f"OpenCV could not encode an image of shape {rgb.shape} as JPEG")
+            raise RuntimeError(
+                f"OpenCV could not encode an image of shape {pixels.shape} as {kind}"
+            )
         memory = array.array("B")
         memory.frombytes(data.data)
         self._message.data = memory

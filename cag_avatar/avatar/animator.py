@@ -207,6 +207,42 @@ class Animator:
             pixels = image.mul(255.0).add_(0.5).clamp_(0, 255).to(torch.uint8)
         return pixels.cpu().numpy()
 
+    def render_rgba(
+        self,
+        code: NDArray[np.floating],
+        head_pose: NDArray[np.floating] | None = None,
+        torso_pose: NDArray[np.floating] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Render one frame without a background; arguments and errors as for :meth:`render`.
+
+        Returns:
+            RGBA uint8 [H, W, 4] with straight (not premultiplied) alpha.
+        """
+        count = len(self.expression_names)
+        head = self._record.neutral_head_pose if head_pose is None else head_pose
+        torso = self._record.neutral_torso_pose if torso_pose is None else torso_pose
+        gaussians = self._prepared.gaussians(
+            self._tensor("code", code, (count,)),
+            self._tensor("head_pose", head, (4, 4)),
+            self._tensor("torso_pose", torso, (4, 4)),
+        )
+        with torch.inference_mode():
+            output = self._rasterizer.render(
+                gaussians.means,
+                gaussians.quaternions,
+                gaussians.scales,
+                gaussians.opacities,
+                gaussians.colors,
+                self._view,
+                self._camera,
+                torch.zeros_like(self._background),
+            )
+            alpha = output.alpha[..., None]
+            # Over black the colours are premultiplied; what is not covered has none.
+            color = output.image / alpha.clamp_min(1e-6)
+            pixels = torch.cat([color, alpha], -1).mul_(255.0).add_(0.5).clamp_(0, 255)
+        return pixels.to(torch.uint8).cpu().numpy()
+
     def render_relative(
         self,
         code: NDArray[np.floating],

@@ -197,6 +197,11 @@ class RunningDriver:
         self._codes.clear()
         self._measured, self._due = None, 0
 
+    def take_over(self, other: RunningDriver) -> None:
+        """Remember the frames that another one saw of the same driver, for another avatar."""
+        self._codes.extend(other._codes)
+        self._measured, self._due = None, 0
+
     def update(self, code: NDArray[np.floating]) -> DriverProfile:
         """Take a code [E] of a frame with a face; returns what is known by now."""
         self._codes.append(np.asarray(code, np.float64))
