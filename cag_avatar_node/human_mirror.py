@@ -150,7 +150,7 @@ class HumanMirror:
     def _landmarks(self, header: Header, seen: SeenFace) -> Any:
         width, height = seen.size
         points = seen.face.landmarks[list(LANDMARKS), :2] / [width, height]
-        inside = ((points >= 0) & (points <= 1)).all(1).tolist()
+        inside = np.logical_and(points >= 0, points <= 1).min(1).tolist()
         message = self._messages.FacialLandmarks(header=header, width=width, height=height)
         message.landmarks = [
             self._messages.NormalizedPointOfInterest2D(
