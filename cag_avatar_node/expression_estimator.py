@@ -32,7 +32,12 @@ from cag_avatar_node.human_mirror import (
     human_id,
     import_optional,
 )
-from cag_avatar_node.image_conversion import ImageFormatError, compressed_to_rgb, image_to_rgb
+from cag_avatar_node.image_conversion import (
+    ImageFormatError,
+    compressed_to_rgb,
+    image_to_rgb,
+    silence_decoder,
+)
 from cag_avatar_node.image_input import AnyImage, ImageInput
 from cag_avatar_node.image_sink import ImageSink
 from cag_avatar_node.mailbox import MailboxWorker
@@ -83,6 +88,7 @@ class ExpressionEstimatorNode(ManagedNode):
     def configure(self) -> None:
         """Load the face tracker, the operator's calibration, and the avatar's regressor if it is
         wanted."""
+        silence_decoder()
         tell = self.get_logger().info
         self._calibrator = OperatorCalibrator(
             self.value("operator_name"), self.value("calibration_dir"), tell

@@ -47,8 +47,8 @@ def annotate_face(
         cv2.rectangle(picture, (left, top), (right, bottom), _OPERATOR, 1)
         points = np.round(estimate.face.landmarks[:, :2] * scale).astype(int)
         inside = ((points >= 0) & (points < [picture.shape[1], picture.shape[0]])).all(1)
-        points = points[inside]
-        picture[points[:, 1], points[:, 0]] = _OPERATOR
+        for x, y in points[inside].tolist():
+            cv2.circle(picture, (x, y), 1, _OPERATOR, cv2.FILLED)
         eyes = "" if estimate.eyes_valid else ", eyes not"
         says = f"confidence {estimate.confidence:.2f}{eyes}"
     line = f"{says} {notes}".strip()

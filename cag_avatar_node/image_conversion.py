@@ -21,6 +21,7 @@ __all__ = [
     "RawImage",
     "compressed_to_rgb",
     "image_to_rgb",
+    "silence_decoder",
 ]
 
 _Data: TypeAlias = "array.array[int] | bytes | Sequence[int]"
@@ -177,6 +178,11 @@ def _check_size(image: RawImage, encoding: _Encoding) -> int:
             f"set it to the bytes of a row, at least {row}",
         )
     return height * 3 // 2 if encoding.planes else height
+
+
+def silence_decoder() -> None:
+    """Keep OpenCV from writing a line for each broken picture, in the whole process."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 
 def compressed_to_rgb(image: RawCompressedImage) -> NDArray[np.uint8]:

@@ -43,6 +43,7 @@ class ManagedNode(LifecycleNode):
         self._configured = False
         self._active = False
         self._exceptions = 0
+        self._switches = {p.name: p for p in parameters if p.is_switch}
         declare_parameters(self, (_AUTOSTART, *parameters), lambda: self._configured)
         self._health_publisher = HealthPublisher(self, self._health_in_any_state)
 
@@ -68,7 +69,9 @@ class ManagedNode(LifecycleNode):
 
     def value(self, name: str) -> Any:
         """Value of a parameter."""
-        return self.get_parameter(name).value
+        value = self.get_parameter(name).value
+        switch = self._switches.get(name)
+        return value if switch is None else switch.read(value)
 
     def seconds(self) -> float:
         """The node's clock, in seconds."""

@@ -109,12 +109,16 @@ def test_bad_images_are_counted_and_good_ones_still_estimated(
     publisher = world.publisher(Image if kind == "raw" else CompressedImage, topic, IMAGE_QOS)
     wait_until(lambda: node.count_subscribers("/operator/face/expression"), "the subscriber")
 
-    handled = 0
+    def handled() -> int:
+        skipped = node._worker.mailbox.replaced
+        return int(node._sequence + sum(node._faults.counts().values()) + skipped)
+
     for number in range(MESSAGES // 2):
+        before = handled()
         publisher.publish(make(rng))
-        if number % 4 == 0:  # let the worker take some of each burst
-            time.sleep(0.002)
-    time.sleep(0.1)
+        deadline = time.monotonic() + 0.01  # a few are lost on the way: best effort
+        while number % 4 and handled() == before and time.monotonic() < deadline:
+            time.sleep(0.0002)
 
     def good() -> None:
         message = make_image(np.full((8, 8, 3), 90, np.uint8), stamp_ns=time.time_ns())
@@ -129,8 +133,7 @@ def test_bad_images_are_counted_and_good_ones_still_estimated(
 
     count = len(expressions)
     wait_until(lambda: good() or len(expressions) > count + 3, "good images after bad ones")
-    handled = node._sequence + sum(node._faults.counts().values())
-    assert handled > MESSAGES // 20, "hardly any message was looked at"
+    assert handled() > 0.8 * MESSAGES / 2, "many messages were never looked at"
     wait_until(
         lambda: any(
             k.startswith("dropped_") for k in world.health(reports, "expression_estimator")
