@@ -133,7 +133,7 @@ def test_bad_images_are_counted_and_good_ones_still_estimated(
 
     count = len(expressions)
     wait_until(lambda: good() or len(expressions) > count + 3, "good images after bad ones")
-    assert handled() > 0.8 * MESSAGES / 2, "many messages were never looked at"
+    assert handled() > 0.5 * MESSAGES / 2, "many messages were never looked at"
     wait_until(
         lambda: any(
             k.startswith("dropped_") for k in world.health(reports, "expression_estimator")
