@@ -108,7 +108,7 @@ class AvatarStage:
     def tell_robot(self, director: Director, message: Any) -> None:
         """``/robot_face/expression``."""
         try:
-            director.robot.show(check_robot_expression(message), time.monotonic())
+            director.express(check_robot_expression(message), time.monotonic())
         except ExpressionError as error:
             self._faults.add(error.fault, str(error))
 

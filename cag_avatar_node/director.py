@@ -46,6 +46,11 @@ class DrivableAvatar(Protocol):
         """The face at rest."""
         ...
 
+    @property
+    def shut(self) -> NDArray[np.float32]:
+        """Coefficients of the closed eyes, left and right, [2]."""
+        ...
+
     def express(self, change: NDArray[np.float32]) -> Face:
         """The resting face with an expression [52] added."""
         ...
@@ -97,10 +102,18 @@ class Director:
         gate = Gate.OPEN
         if not self.gate.open(now):
             gate = Gate.FREEZE if self.gate.policy == "freeze" else Gate.DRIVING
-        shown = self.presence.look(now, gate, self._speaking(now))
+        shown = self.presence.look(now, gate, self.robot.active(now))
         if shown.state is PresenceState.LIVE:
-            self.robot.dismiss(now)  # the operator speaks for themselves
+            self.robot.clear()  # the operator speaks for themselves
+        elif self.presence.present(now) is True:
+            self.robot.dismiss(now)
         return shown
+
+    def express(self, change: NDArray[np.float32], now: float) -> None:
+        """The robot means to show an expression (what it adds to a face at rest, float32 [52]); it
+        is left out while an operator is there."""
+        if not self.presence.occupied(now):
+            self.robot.show(change, now)
 
     def wanted_by_message(self, shown: Shown) -> bool:
         """Whether the message that just came is to be drawn at once."""
@@ -158,20 +171,17 @@ class Director:
         until = self._idle.until_blink(self._idle_seconds)
         return max(1 / self._rates.rate_hz, min(slow, until))
 
-    def _speaking(self, now: float) -> bool:
-        return self.presence.present(now) is not True and self.robot.active(now)
-
     def _idle_face(self, seconds: float) -> Face:
         now = self._now
         rest: Face = self._avatar.rest
-        if self._speaking(now):
+        if self.robot.active(now):
             rest = self._avatar.express(self.robot.at(now))
         if self._rates.idle_rate_hz == 0:
             return rest
         if seconds < self._idle_seconds:
             self._idle.restart()
         self._idle_seconds = seconds
-        moved = self._idle.face(rest, seconds)
+        moved = self._idle.face(rest, seconds, self._avatar.shut)
         return moved if self.head_moves else Face(moved.code, rest.motion)
 
     @staticmethod

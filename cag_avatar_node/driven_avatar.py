@@ -17,6 +17,7 @@ from cag_avatar.rendering.rasterizer import Backend
 from cag_avatar_node.expression_validation import CheckedExpression
 from cag_avatar_node.face_blend import Face, motion_of_pose, pose_of_motion
 from cag_avatar_node.head_limits import HeadLimits, limit_motion, orbit
+from cag_avatar_node.idle_motion import EYES
 from cag_avatar_node.neutral_pose import NeutralPose
 
 __all__ = ["DrivenAvatar", "DrivingSettings", "View"]
@@ -87,6 +88,11 @@ class DrivenAvatar:
                 "train it again with an ARKit head model"
             )
         self.rest = Face(self.animator.rest_code, np.eye(4))
+        blink = self.rest.code.copy()
+        blink[EYES] = 1.0
+        #: Closed as far as training saw: many clips hold no whole blink, and the rest would be
+        #: smears.
+        self.shut = self.animator.transfer(blink, None)[EYES]
         self._driver = RunningDriver(self.animator.layout, self.rest.code)
         self._neutral = neutral
         self.picture(self.rest, View(alpha=alpha))

@@ -12,12 +12,13 @@ from cag_avatar.head_models.arkit import ARKIT_INDEX
 from cag_avatar_node.face_blend import Face, smoothstep
 from cag_avatar_node.head_limits import turn_on_neck
 
-__all__ = ["IdleConfig", "IdleMotion"]
+__all__ = ["BLINK_S", "EYES", "IdleConfig", "IdleMotion"]
 
 #: A spontaneous blink closes fast and opens slowly (Evinger et al., 1991); seconds.
 _CLOSING, _CLOSED, _OPENING = 0.09, 0.03, 0.2
 BLINK_S = _CLOSING + _CLOSED + _OPENING
-_EYES = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
+#: Coefficients that close the left and the right eye.
+EYES = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
 #: Share of yaw, pitch and roll in the sway; periods of each in seconds (no common multiple, so that
 #: it does not seem to repeat).
 _SWAY_SHARE = np.array([1.0, 0.6, 0.4])
@@ -64,13 +65,19 @@ class IdleMotion:
         self._random = np.random.default_rng(self._config.seed)
         self._blink = self._draw()
 
-    def face(self, rest: Face, seconds: float) -> Face:
-        """The resting face at a time: moved a little, its eyes closed for the length of a blink."""
+    def face(self, rest: Face, seconds: float, shut: NDArray[np.float32] | float = 1.0) -> Face:
+        """The resting face at a time: moved a little, its eyes closed for the length of a blink.
+
+        Args:
+            rest: the face.
+            seconds: since idling began.
+            shut: :data:`EYES` of the closed eyes, [2]: how far this avatar can close them.
+        """
         code = rest.code
         closed = self.closed(seconds)
         if closed > 0:
             code = code.copy()
-            code[_EYES] += np.float32(closed) * (1 - code[_EYES])
+            code[EYES] += np.float32(closed) * np.maximum(shut - code[EYES], 0)
         sway = self.sway(seconds)
         return Face(code, rest.motion if sway is None else sway @ rest.motion)
 

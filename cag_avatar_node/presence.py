@@ -45,7 +45,8 @@ class PresenceConfig:
     """How long each state lasts, in seconds."""
 
     live_s: float = 0.1
-    """Without a message for so long, the expression is not live any more but held."""
+    """Without a message for so long (or 2.5 times their usual interval, if that is longer), the
+    expression is not live any more but held."""
     hold_s: float = 0.25
     """Since the last code, for which it is kept."""
     decay_s: float = 0.75
@@ -116,6 +117,7 @@ class Presence:
         self._glide: Interpolator | None = None
         self._last: Face | None = None
         self._last_time = 0.0
+        self._interval = 0.0
         self._lost = True
         self._idle_since: float | None = None
         self._present: bool | None = None
@@ -137,6 +139,9 @@ class Presence:
         before = self._state(now)
         if before is not PresenceState.LIVE:
             self._ease_in(before, now)
+        gap = now - self._last_time
+        if self._last is not None and 0 < gap <= self._config.hold_s:
+            self._interval += (gap - self._interval) * (0.2 if self._interval else 1.0)
         if self._glide is None:
             self._glide = Interpolator()
         if self._interpolate:
@@ -157,6 +162,12 @@ class Presence:
         if timeout and now - self._present_time > timeout:
             return None
         return self._present
+
+    def occupied(self, now: float) -> bool:
+        """Whether an operator is there: by word, or by codes that are shown or fading."""
+        if self.present(now) is True:
+            return True
+        return self._state(now) not in (PresenceState.IDLE, PresenceState.HIDDEN)
 
     def arrived(self, now: float) -> bool:
         """Whether the newest code is shown as it is: later live pictures are the same."""
@@ -207,7 +218,9 @@ class Presence:
             waiting = present is True or (present is None and config.show_idle_at_start)
             return PresenceState.IDLE if waiting else PresenceState.HIDDEN
         gap = now - self._last_time
-        if not self._lost and (gap <= 0 or gap < min(config.live_s, config.hold_s)):
+        # Slow codes are live as well: else the state would flicker.
+        live_s = min(max(config.live_s, 2.5 * self._interval), config.hold_s)
+        if not self._lost and (gap <= 0 or gap < live_s):
             return PresenceState.LIVE
         if gap < config.hold_s:
             return PresenceState.HOLD

@@ -139,7 +139,8 @@ RENDERER_PARAMETERS: tuple[NodeParameter, ...] = (
     NodeParameter(
         "live_s",
         0.1,
-        "Seconds without a message after which the expression is held and not live any more.",
+        "Seconds without a message (or 2.5 usual intervals of them) after which the expression is "
+        "held and not live any more.",
         0.0,
         60.0,
     ),

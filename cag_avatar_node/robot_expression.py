@@ -43,6 +43,10 @@ class RobotExpression:
         """Let it go now."""
         self._end = min(self._end, now)
 
+    def clear(self) -> None:
+        """There is none any more, at once."""
+        self._to = None
+
     def active(self, now: float) -> bool:
         """Whether there is an expression to show, one that goes included."""
         return self._to is not None and now < self._end + self._ease

@@ -6,6 +6,7 @@ import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,15 +51,28 @@ class CodeLayout:
         arrays = (head.neutral_code, head.code_low, head.code_high)
         return cls(head.expression_names, *(a.cpu().double().numpy() for a in arrays))
 
-    @property
+    # Asked for with every frame, and hundreds of regular expressions each.
+    @cached_property
     def gaze(self) -> NDArray[np.bool_]:
         """Which coefficients turn the eyes, [E]."""
         return gaze_coefficients(self.names)
 
-    @property
+    @cached_property
     def one_sided(self) -> NDArray[np.bool_]:
         """Which coefficients grow from neutral in one direction only, as ARKit's do, [E]."""
         return np.asarray(self.low == self.neutral) & np.isfinite(self.high) & ~self.gaze
+
+    @cached_property
+    def pairs(self) -> list[tuple[int, ...]]:
+        """Left and right coefficients together, the others alone; one-sided ones only."""
+        groups: dict[str, list[int]] = {}
+        for index, name in enumerate(self.names):
+            if self.one_sided[index]:
+                # jawLeft and mouthLeft are directions, not sides.
+                sided = not name.startswith(("jaw", "mouthLeft", "mouthRight"))
+                key = re.sub(r"(Left|Right|_L|_R)$", "", name) if sided else name
+                groups.setdefault(key, []).append(index)
+        return [tuple(group) for group in groups.values()]
 
 
 def gaze_coefficients(names: Sequence[str]) -> NDArray[np.bool_]:
@@ -101,25 +115,13 @@ class DriverProfile:
         if self.reach is None or limit <= 1:
             return result
         ours, theirs = reach - rest, self.reach - self.rest
-        for members in _pairs(layout):
+        for members in layout.pairs:
             index = list(members)
             own, other = float(ours[index].mean()), float(theirs[index].mean())
             if min(own, other) > least:
                 gain = float(np.clip(own / other, 1 / limit, limit))
                 result[index] = gain**self.trust
         return result
-
-
-def _pairs(layout: CodeLayout) -> list[tuple[int, ...]]:
-    """Left and right coefficients together, the others alone; one-sided ones only."""
-    groups: dict[str, list[int]] = {}
-    for index, name in enumerate(layout.names):
-        if layout.one_sided[index]:
-            # jawLeft and mouthLeft are directions, not sides.
-            sided = not name.startswith(("jaw", "mouthLeft", "mouthRight"))
-            key = re.sub(r"(Left|Right|_L|_R)$", "", name) if sided else name
-            groups.setdefault(key, []).append(index)
-    return [tuple(group) for group in groups.values()]
 
 
 def resting_code(codes: NDArray[np.floating], layout: CodeLayout) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from cag_avatar_node.expression_validation import (
     FLAME_100,
     ExpressionError,
     check_expression,
+    check_stamp,
 )
 from cag_avatar_node.head_pose_conversion import face_pose_to_head_pose
 
@@ -71,7 +72,8 @@ def with_nan() -> list[float]:
         (FakeExpression(coefficients=with_nan()), "coefficients", r"\[17\] \(jawOpen\) is nan"),
         (FakeExpression(coefficients=[np.inf] * 52), "coefficients", "is inf"),
         (FakeExpression(head_position=[0.0, np.nan, 1.0]), "head_position", "finite metres"),
-        (FakeExpression(head_position=[0.0, 0.0, -1.0]), "head_position", "z > 0"),
+        (FakeExpression(head_position=[0.0, 0.0, -1.0]), "head_position", "0 < z"),
+        (FakeExpression(head_position=[0.0, 1e30, 1.0]), "head_position", "z <= 100"),
         (FakeExpression(head_orientation=[0.0] * 4), "head_orientation", "length 0, not 1"),
         (FakeExpression(head_orientation=[1.0] * 4), "head_orientation", "length 2, not 1"),
         (FakeExpression(head_orientation=[np.inf, 0, 0, 1]), "head_orientation", "be finite"),
@@ -89,3 +91,12 @@ def test_head_pose_is_not_looked_at_when_not_wanted() -> None:
     checked = check_expression(message, with_head_pose=False)
     assert checked is not None
     assert checked.head_pose is None
+
+
+def test_stamps_that_are_no_time_are_refused() -> None:
+    check_stamp(0, 0)
+    check_stamp(2**31 - 1, 999_999_999)
+    for bad in ((-1, 0), (0, 10**9), (0, -1)):
+        with pytest.raises(ExpressionError, match="is not a time") as caught:
+            check_stamp(*bad)
+        assert caught.value.fault == "stamp"

@@ -51,6 +51,21 @@ def test_code_pose_and_torso_change_the_picture(animator):
     assert not np.array_equal(still, animator.render(np.zeros(52), None, moved))
 
 
+def test_without_a_background(animator):
+    code = np.zeros(52)
+    rgba = animator.render_rgba(code)
+    assert rgba.shape == (TINY_SIZE, TINY_SIZE, 4)
+    assert rgba.dtype == np.uint8
+    assert rgba[0, 0, 3] == 0
+    alpha = rgba[..., 3:] / 255.0
+    white = alpha * rgba[..., :3] + (1 - alpha) * 255
+    assert np.abs(white - animator.render(code)).max() <= 2
+    moved = turned(animator.record.neutral_head_pose, [0.0, 0.3, 0.0])
+    assert not np.array_equal(rgba, animator.render_rgba(code, moved))
+    with pytest.raises(InputError, match="code: shape"):
+        animator.render_rgba(np.zeros(51))
+
+
 def test_size_and_background(tiny_avatar_path):
     animator = Animator.load(tiny_avatar_path, "cpu", (48, 40), (10, 20, 30))
     image = animator.render(np.zeros(52))
