@@ -224,16 +224,13 @@ class ExpressionEstimator:
             )
         self._state = state
         error = float(landmark_residuals(state, self._points, landmarks).square().mean().sqrt())
-        eyes = face.landmarks[list(_EYE_LANDMARKS), :2]
-        inside = bool((eyes >= 0).all() and (eyes < np.array(size)).all())
         pose = state.head_pose()[0].double().numpy()
-        towards = -pose[:3, 3] / np.linalg.norm(pose[:3, 3])
         return FaceEstimate(
             state.code[0].numpy().astype(np.float32),
             pose,
             float(np.exp(-((error / _CONFIDENCE_SCALE) ** 2))),
             True,
-            inside and bool(pose[:3, 2] @ towards > _EYES_SEEN),
+            _eyes_seen(face, size, pose),
             None
             if self._regressor is None
             else self._regressor.codes(face.landmarks[None], face.scores[None])[0],
@@ -366,6 +363,15 @@ class ExpressionEstimator:
         state = fit_frames(state, *arguments, iterations=3)
         state = at_distance(fit_shared(state, *arguments, iterations=4), config)
         return _Operator(state.shape, state.focal, typical)
+
+
+def _eyes_seen(face: DetectedFace, size: tuple[int, int], pose: NDArray[np.float64]) -> bool:
+    """Whether both eyes lie inside the picture (width, height) and neither is hidden by a head
+    turned away from the camera; pose: canonical to camera, [4, 4]."""
+    eyes = face.landmarks[list(_EYE_LANDMARKS), :2]
+    inside = (eyes >= 0).all() and (eyes < np.array(size)).all()
+    towards = -pose[:3, 3] / np.linalg.norm(pose[:3, 3])
+    return bool(inside and pose[:3, 2] @ towards > _EYES_SEEN)
 
 
 def _middle(size: tuple[int, int]) -> tuple[float, float]:

@@ -200,6 +200,16 @@ def test_the_renderers_rules_hold(avatar: DrivenAvatar) -> None:
 
 
 @needs_rosbags
+def test_messages_that_are_dropped_show_nothing(avatar: DrivenAvatar) -> None:
+    store = make_typestore()
+    bad = [(START + 10**8 * n, expression(store, START, layout=9)) for n in range(10)]
+    faults = FaultLog(lambda message: None)
+    frames = list(rendered_frames(bad, avatar, SMALL, faults))
+    assert faults.counts() == {"layout": 10}
+    assert all((frame == 32).all() for frame in frames), "shown before anybody was there"
+
+
+@needs_rosbags
 def test_settings_reach_the_avatar(avatar: DrivenAvatar) -> None:
     store = make_typestore()
     turned = np.array([0.5, 0.5, -0.5, 0.5], np.float32)

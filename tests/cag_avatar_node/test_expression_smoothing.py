@@ -93,6 +93,19 @@ def test_a_turning_head_is_followed_through_half_a_circle() -> None:
     np.testing.assert_allclose(np.linalg.det(found[:, :3, :3]), 1.0, atol=1e-9)
 
 
+def test_a_head_that_faces_the_camera_is_no_special_case() -> None:
+    """Its rotation is half a turn, where rotation vectors change their sign."""
+    rng = np.random.default_rng(2)
+    poses = np.tile(np.eye(4), (200, 1, 1))
+    turns = Rotation.from_rotvec([np.pi, 0, 0]) * Rotation.from_rotvec(
+        rng.normal(0, 0.01, (200, 3))
+    )
+    poses[:, :3, :3] = turns.as_matrix()
+    _, found = smoothed(np.zeros((200, 52)), poses)
+    off = Rotation.from_matrix(found[:, :3, :3]).inv() * turns
+    assert off.magnitude().max() < 0.05
+
+
 @pytest.mark.parametrize("jump", [0.6, -3.0, 0.0])
 def test_gaps_and_clocks_that_go_back_start_anew(jump: float) -> None:
     smoother, config = ExpressionSmoother(), SmoothingConfig()

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from cag_avatar.errors import InputError
 from cag_avatar.head_models import ARKIT_INDEX
 from cag_avatar.tracking.code_regressor import CodeRegressor
-from cag_avatar.tracking.estimator import EstimatorConfig, ExpressionEstimator, FaceEstimate
+from cag_avatar.tracking.estimator import (
+    EstimatorConfig,
+    ExpressionEstimator,
+    FaceEstimate,
+    _eyes_seen,
+)
 from cag_avatar.tracking.face_landmarker import DetectedFace
 
 FRAMES = 26
@@ -234,3 +239,26 @@ def test_restart_forgets_the_operator(show: Show) -> None:
         estimator.restart()
         assert not estimator.calibrated
         assert estimator.estimate(show.images[0], 0).is_valid
+
+
+@pytest.mark.parametrize(
+    ("yaw", "sideways", "x", "seen"),
+    [
+        (0, 0.0, 100, True), (40, 0.0, 100, True), (60, 0.0, 100, False), (-60, 0.0, 100, False),
+        (30, 0.5, 100, False), (60, -0.5, 100, True),  # far to the side
+        (0, 0.0, 315, False),  # an eye outside the picture
+    ],
+)  # fmt: skip
+def test_eyes_that_are_hidden_or_outside_are_not_valid(
+    yaw: float, sideways: float, x: float, seen: bool
+) -> None:
+    turn = np.radians(yaw)
+    pose = np.eye(4)
+    pose[:3, :3] = np.diag([1.0, -1.0, -1.0]) @ [
+        [np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)],
+    ]  # fmt: skip
+    pose[:3, 3] = sideways, 0.0, 0.8
+    landmarks = np.full((478, 3), 100.0, np.float32)
+    landmarks[263, 0] = x + 10
+    face = DetectedFace(landmarks, np.zeros(52, np.float32))
+    assert _eyes_seen(face, (320, 240), pose) == seen
