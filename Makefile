@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := tracking,training,node,export,attention,view,ros-wheels,ros-build,test
+EXTRAS := tracking,training,node,bags,export,attention,view,ros-wheels,ros-build,test
 STAMP := $(VENV)/.setup-done
 MESSAGES := $(shell find ros2_ws/src/cag_avatar_msgs -type f 2>/dev/null)
 

@@ -68,7 +68,10 @@ setup(
     python_requires=">=3.10",
     packages=LIBRARIES + TRAINING + NODES + CLI,
     package_dir={"cag_avatar_training": "training"},
-    package_data={"cag_avatar": ["data/*", "native/*.c"], "cag_avatar_node": ["*.html", "*.xml"]},
+    package_data={
+        "cag_avatar": ["data/*", "native/*.c"],
+        "cag_avatar_node": ["*.html", "*.msg", "*.xml"],
+    },
     install_requires=[
         "torch>=2.7",
         "numpy>=1.26",
@@ -83,6 +86,7 @@ setup(
         "tracking": ["mediapipe>=1.0", "onnxruntime"],
         "training": ["mediapipe>=1.0", "pymatting", "av>=14", "onnx", "onnxruntime"],
         "node": ["aiohttp", "mediapipe>=1.0", "onnxruntime", "PyYAML"],
+        "bags": ["rosbags>=0.11", "av>=14"],
         "cpu": ["numba"],
         "export": ["av>=14", "onnx", "onnxscript"],
         "attention": ["matplotlib"],

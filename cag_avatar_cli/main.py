@@ -18,6 +18,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "create": ("create", "make an avatar from a video (preprocess + train)"),
     "live": ("live", "drive an avatar by a video or a camera through ROS 2, on a page"),
     "render": ("render", "drive an avatar by a dataset or a video, and write a video"),
+    "bag": ("bag", "record expression codes to a rosbag2 bag, or render a bag to a video"),
+    "doctor": ("doctor", "say what keeps this machine from running the nodes, and the fix"),
     "view": ("view", "move an avatar by sliders on a page, and look at it from any side"),
     "export": ("export", "write an avatar as .ply, .mp4 or .onnx for other programs"),
     "attention": ("attention", "show which coefficients each part of the face listens to"),

@@ -1,30 +1,88 @@
-"""sensor_msgs/Image to and from RGB arrays, in numpy, without cv_bridge."""
+"""sensor_msgs/Image and CompressedImage to RGB arrays, through OpenCV, without cv_bridge."""
 
 from __future__ import annotations
 
 import array
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cag_avatar.errors import InputError
+from cag_avatar_node.picture_header import picture_size
 
-__all__ = ["ENCODINGS", "ImageFormatError", "RawImage", "image_to_rgb"]
+__all__ = [
+    "ENCODINGS",
+    "ImageFormatError",
+    "RawCompressedImage",
+    "RawImage",
+    "compressed_to_rgb",
+    "image_to_rgb",
+    "silence_decoder",
+]
 
-#: Bytes a pixel of the encodings understood. ``yuv422`` and ``yuv422_yuy2`` are the older names of
-#: ``uyvy`` and ``yuyv`` in sensor_msgs/image_encodings.hpp.
-ENCODINGS: dict[str, int] = {
-    "rgb8": 3,
-    "bgr8": 3,
-    "rgba8": 4,
-    "bgra8": 4,
-    "mono8": 1,
-    "yuv422": 2,
-    "uyvy": 2,
-    "yuv422_yuy2": 2,
-    "yuyv": 2,
+_Data: TypeAlias = "array.array[int] | bytes | Sequence[int]"
+_Pixels: TypeAlias = NDArray[np.uint8]
+
+#: A compressed picture of more pixels is refused before it is decoded: a kilobyte may claim to hold
+#: gigabytes.
+MAX_PIXELS = 64_000_000
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """How an encoding of sensor_msgs/image_encodings.hpp lies in memory."""
+
+    channels: int
+    """Samples a pixel in a row of ``data``."""
+    convert: Callable[[_Pixels], _Pixels]
+    """Samples uint8 [rows, W, channels] (or [rows, W]) to RGB [H, W, 3] in memory of its own."""
+    bytes_a_sample: int = 1
+    even_width: bool = False
+    planes: bool = False
+    """4:2:0 in planes: H rows of luma, then H / 2 of chroma; ``height`` counts the luma alone."""
+
+
+def _by_opencv(code: int) -> Callable[[_Pixels], _Pixels]:
+    def convert(pixels: _Pixels) -> _Pixels:
+        return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+
+    return convert
+
+
+_BAYER = {
+    "rggb": cv2.COLOR_BayerRGGB2RGB,
+    "bggr": cv2.COLOR_BayerBGGR2RGB,
+    "gbrg": cv2.COLOR_BayerGBRG2RGB,
+    "grbg": cv2.COLOR_BayerGRBG2RGB,
+}
+_UYVY = _Encoding(2, _by_opencv(cv2.COLOR_YUV2RGB_UYVY), even_width=True)
+_YUYV = _Encoding(2, _by_opencv(cv2.COLOR_YUV2RGB_YUY2), even_width=True)
+_GREY = _by_opencv(cv2.COLOR_GRAY2RGB)
+
+#: Encodings understood. ``yuv422`` and ``yuv422_yuy2`` are the older names of ``uyvy`` and
+#: ``yuyv``; ``nv12`` is not in image_encodings.hpp but cameras send it.
+ENCODINGS: dict[str, _Encoding] = {
+    "rgb8": _Encoding(3, np.copy),
+    "bgr8": _Encoding(3, _by_opencv(cv2.COLOR_BGR2RGB)),
+    "rgba8": _Encoding(4, _by_opencv(cv2.COLOR_RGBA2RGB)),
+    "bgra8": _Encoding(4, _by_opencv(cv2.COLOR_BGRA2RGB)),
+    "mono8": _Encoding(1, _GREY),
+    "mono16": _Encoding(1, _GREY, bytes_a_sample=2),
+    "yuv422": _UYVY,
+    "uyvy": _UYVY,
+    "yuv422_yuy2": _YUYV,
+    "yuyv": _YUYV,
+    "nv21": _Encoding(1, _by_opencv(cv2.COLOR_YUV2RGB_NV21), even_width=True, planes=True),
+    "nv12": _Encoding(1, _by_opencv(cv2.COLOR_YUV2RGB_NV12), even_width=True, planes=True),
+    **{f"bayer_{name}8": _Encoding(1, _by_opencv(code)) for name, code in _BAYER.items()},
+    **{
+        f"bayer_{name}16": _Encoding(1, _by_opencv(code), bytes_a_sample=2)
+        for name, code in _BAYER.items()
+    },
 }
 
 
@@ -34,12 +92,20 @@ class RawImage(Protocol):
     height: int
     width: int
     encoding: str
+    is_bigendian: int
     step: int
-    data: array.array[int] | bytes | Sequence[int]
+    data: _Data
+
+
+class RawCompressedImage(Protocol):
+    """The fields of sensor_msgs/CompressedImage that are read here."""
+
+    format: str
+    data: _Data
 
 
 class ImageFormatError(InputError):
-    """An Image message that cannot be decoded; ``fault`` is the field at fault."""
+    """An image message that cannot be decoded; ``fault`` is the field at fault."""
 
     def __init__(self, fault: str, message: str) -> None:
         super().__init__(message)
@@ -51,76 +117,110 @@ def image_to_rgb(image: RawImage) -> NDArray[np.uint8]:
 
     Args:
         image: the message; rows may be padded (``step`` larger than the pixels need). Alpha is
-            dropped; YUV 4:2:2 is taken as ITU-R BT.601 with the limited range, as cv_bridge does.
+            dropped; YUV is taken as ITU-R BT.601 with the limited range, as cv_bridge does; of 16
+            bits the upper 8 are kept; Bayer patterns are interpolated bilinearly.
 
     Returns:
         uint8 [H, W, 3], RGB, contiguous, its own memory.
 
     Raises:
         ImageFormatError: unknown encoding, a step shorter than a row, data that is not
-            step x height bytes, or no pixels.
+            step x height bytes (nv12, nv21: step x height x 3 / 2), or no pixels.
     """
-    bytes_a_pixel = ENCODINGS.get(image.encoding)
-    if bytes_a_pixel is None:
+    encoding = ENCODINGS.get(image.encoding)
+    if encoding is None:
         raise ImageFormatError(
             "encoding",
             f"Image.encoding '{image.encoding}' is not supported: publish one of "
             f"{', '.join(ENCODINGS)}",
         )
-    height, width, step = image.height, image.width, image.step
+    rows = _check_size(image, encoding)
+    data = _as_bytes(image.data)
+    width, step, size = image.width, image.step, encoding.bytes_a_sample
+    if len(data) != step * rows:
+        raise ImageFormatError(
+            "data",
+            f"Image.data has {len(data)} bytes, but step {step} x {rows} rows = {step * rows}: "
+            "set step to the true bytes of a row",
+        )
+    pixels = data.reshape(rows, step)[:, : width * encoding.channels * size]
+    if size == 2:  # the more significant byte of each sample
+        pixels = np.ascontiguousarray(pixels[:, 0 if image.is_bigendian else 1 :: 2])
+    if encoding.channels > 1:
+        pixels = pixels.reshape(rows, width, encoding.channels)
+    return encoding.convert(pixels)
+
+
+def _check_size(image: RawImage, encoding: _Encoding) -> int:
+    """Rows of ``data``. Raises ImageFormatError for a width, height or step that cannot be."""
+    height, width = image.height, image.width
     if height < 1 or width < 1:
         raise ImageFormatError(
             "size", f"Image is {width} x {height}: width and height must be at least 1"
         )
-    if image.encoding.startswith(("yuv", "uyvy")) and width % 2:
+    if encoding.even_width and width % 2:
         raise ImageFormatError(
             "size", f"Image.width {width} is odd: {image.encoding} needs an even width"
         )
-    row = width * bytes_a_pixel
-    if step < row:
+    if encoding.planes and height % 2:
+        raise ImageFormatError(
+            "size", f"Image.height {height} is odd: {image.encoding} needs an even height"
+        )
+    if image.encoding.startswith("bayer") and min(width, height) < 3:
+        raise ImageFormatError(
+            "size", f"Image is {width} x {height}: a Bayer pattern needs at least 3 x 3"
+        )
+    row = width * encoding.channels * encoding.bytes_a_sample
+    if image.step < row:
         raise ImageFormatError(
             "step",
-            f"Image.step {step} is too short for {width} pixels of {image.encoding}: "
+            f"Image.step {image.step} is too short for {width} pixels of {image.encoding}: "
             f"set it to the bytes of a row, at least {row}",
         )
-    if len(image.data) != step * height:
+    return height * 3 // 2 if encoding.planes else height
+
+
+def silence_decoder() -> None:
+    """Keep OpenCV from writing a line for each broken picture, in the whole process."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+
+
+def compressed_to_rgb(image: RawCompressedImage) -> NDArray[np.uint8]:
+    """Decode a CompressedImage message that holds a JPEG or a PNG.
+
+    Returns:
+        uint8 [H, W, 3], RGB, contiguous, its own memory; grey is repeated, alpha dropped.
+
+    Raises:
+        ImageFormatError: neither JPEG nor PNG (compressedDepth, ffmpeg packets ...), more than 64
+            megapixels, or broken.
+    """
+    data = _as_bytes(image.data)
+    size = picture_size(data.data)
+    if size is None:
         raise ImageFormatError(
-            "data",
-            f"Image.data has {len(image.data)} bytes, but step {step} x height {height} = "
-            f"{step * height}: set step to the true bytes of a row",
+            "format",
+            f"CompressedImage.format '{image.format}', {len(data)} bytes: neither a JPEG nor a PNG "
+            "with a whole header; publish one of these",
         )
-    data = image.data
+    width, height = size
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ImageFormatError(
+            "size",
+            f"CompressedImage is {width} x {height}: at least 1, at most {MAX_PIXELS} pixels",
+        )
+    try:
+        rgb = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise ImageFormatError("data", f"CompressedImage.data: {error.err}") from error
+    if rgb is None:
+        raise ImageFormatError(
+            "data", f"CompressedImage.data: OpenCV cannot decode these {len(data)} bytes"
+        )
+    return np.asarray(rgb, np.uint8)
+
+
+def _as_bytes(data: _Data) -> _Pixels:
     if not isinstance(data, (array.array, bytes, bytearray, memoryview, np.ndarray)):
         data = bytes(data)
-    rows = np.frombuffer(data, dtype=np.uint8).reshape(height, step)[:, :row]
-    if bytes_a_pixel == 2:
-        return _yuv422_to_rgb(rows.reshape(height, width // 2, 4), image.encoding)
-    pixels = rows.reshape(height, width, bytes_a_pixel)
-    rgb = np.empty((height, width, 3), np.uint8)
-    if image.encoding == "mono8":
-        rgb[:] = pixels
-    elif image.encoding in ("rgb8", "rgba8"):
-        rgb[:] = pixels[..., :3]
-    else:
-        # Channel by channel: several times faster than one copy with a negative stride.
-        for channel in range(3):
-            rgb[..., channel] = pixels[..., 2 - channel]
-    return rgb
-
-
-def _yuv422_to_rgb(groups: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
-    """Groups of two pixels, uint8 [H, W / 2, 4], to RGB uint8 [H, W, 3]."""
-    luma_first = encoding in ("yuv422_yuy2", "yuyv")
-    first, second, u, v = (0, 2, 1, 3) if luma_first else (1, 3, 0, 2)
-    height, pairs = groups.shape[:2]
-    luma = np.stack([groups[..., first], groups[..., second]], -1).astype(np.int32)
-    luma = np.maximum(luma - 16, 0) * 298
-    du = groups[..., u].astype(np.int32)[..., None] - 128
-    dv = groups[..., v].astype(np.int32)[..., None] - 128
-    # 298 / 256 = 255 / 219; the other factors are BT.601's, times 256 and 255 / 224.
-    rgb = np.stack(
-        [luma + 409 * dv, luma - 100 * du - 208 * dv, luma + 516 * du],
-        -1,
-    )
-    rgb = np.clip((rgb + 128) >> 8, 0, 255).astype(np.uint8)
-    return rgb.reshape(height, pairs * 2, 3)
+    return np.frombuffer(data, np.uint8)

@@ -46,8 +46,9 @@ class ImageSink:
         """Whether anybody listens."""
         return bool(self._publisher.get_subscription_count())
 
-    def publish(self, pixels: NDArray[np.uint8], stamp: Time) -> None:
-        """Publish uint8 [H, W, 3], whose channels are in the order of the sink's encoding."""
+    def publish(self, pixels: NDArray[np.uint8], stamp: Time, frame_id: str | None = None) -> None:
+        """Publish uint8 [H, W, 3], whose channels are in the order of the sink's encoding; in the
+        sink's frame unless another is given."""
         if pixels.shape != self._view.shape:
             height, width, channels = pixels.shape
             self._message.data = array.array("B", bytes(height * width * channels))
@@ -57,6 +58,8 @@ class ImageSink:
             self._message.step = width * channels
         np.copyto(self._view, pixels)
         self._message.header.stamp = stamp
+        if frame_id is not None:
+            self._message.header.frame_id = frame_id
         self._publisher.publish(self._message)
 
     def destroy(self) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 import rclpy
@@ -40,6 +43,7 @@ class ManagedNode(LifecycleNode):
         self._configured = False
         self._active = False
         self._exceptions = 0
+        self._switches = {p.name: p for p in parameters if p.is_switch}
         declare_parameters(self, (_AUTOSTART, *parameters), lambda: self._configured)
         self._health_publisher = HealthPublisher(self, self._health_in_any_state)
 
@@ -65,7 +69,9 @@ class ManagedNode(LifecycleNode):
 
     def value(self, name: str) -> Any:
         """Value of a parameter."""
-        return self.get_parameter(name).value
+        value = self.get_parameter(name).value
+        switch = self._switches.get(name)
+        return value if switch is None else switch.read(value)
 
     def seconds(self) -> float:
         """The node's clock, in seconds."""
@@ -161,6 +167,7 @@ def run_managed_node(
     Returns:
         Exit code: 0 after SIGINT or SIGTERM, 2 when a parameter is bad or autostart fails.
     """
+    interrupt = _Interrupt()
     rclpy.init(args=None if args is None else list(args))
     node: ManagedNode | None = None
     try:
@@ -178,6 +185,7 @@ def run_managed_node(
                 return 2
         executor = SingleThreadedExecutor()
         executor.add_node(node)
+        interrupt.raises = False
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
@@ -186,4 +194,28 @@ def run_managed_node(
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+        interrupt.restore()
     return 0
+
+
+class _Interrupt:
+    """What SIGINT does besides rclpy's own handler, which ends the spinning and calls this one.
+
+    A KeyboardInterrupt is right while a model loads. While the node spins it could be raised in the
+    middle of a message's conversion, which rclpy turns into a RuntimeError.
+    """
+
+    def __init__(self) -> None:
+        self.raises = True
+        self._main = threading.current_thread() is threading.main_thread()
+        if self._main:
+            self._previous = signal.signal(signal.SIGINT, self._handle)
+
+    def restore(self) -> None:
+        """Put the handler back that was there before."""
+        if self._main:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.raises:
+            raise KeyboardInterrupt

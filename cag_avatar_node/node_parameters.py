@@ -37,9 +37,21 @@ class NodeParameter:
     dynamic: bool = False
     """Takes effect at once. Others are read when the node is configured and only change before."""
 
+    @property
+    def is_switch(self) -> bool:
+        """Whether ``on`` and ``off`` are among the choices: YAML and the command line turn these
+        words into truth values unless they are quoted, so both are taken."""
+        return {"on", "off"} <= set(self.choices)
+
+    def read(self, value: Any) -> Any:
+        """A value as set, as one of the choices: a switch's truth value becomes its word."""
+        return ("on" if value else "off") if self.is_switch and isinstance(value, bool) else value
+
     def descriptor(self, read_only: bool = False) -> ParameterDescriptor:
         """The descriptor that the parameter is declared with."""
-        descriptor = ParameterDescriptor(description=self.description, read_only=read_only)
+        descriptor = ParameterDescriptor(
+            description=self.description, read_only=read_only, dynamic_typing=self.is_switch
+        )
         if self.choices:
             descriptor.additional_constraints = "one of: " + ", ".join(map(str, self.choices))
         elif not self.dynamic and not read_only:
@@ -80,7 +92,7 @@ def declare_parameters(
             known = by_name.get(change.name)
             if known is None:
                 continue
-            if known.choices and change.value not in known.choices:
+            if known.choices and known.read(change.value) not in known.choices:
                 allowed = ", ".join(map(str, known.choices))
                 return SetParametersResult(
                     successful=False,

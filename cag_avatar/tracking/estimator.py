@@ -36,6 +36,7 @@ from cag_avatar.tracking.landmark_correction import (
     load_landmark_correction,
 )
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
+from cag_avatar.tracking.operator_choice import OperatorChoice
 from cag_avatar.tracking.surface_basis import SurfacePoints, shape_space
 
 __all__ = ["EstimatorConfig", "ExpressionEstimator", "FaceEstimate"]
@@ -44,6 +45,8 @@ _LOG = logging.getLogger(__name__)
 
 #: Landmark error, in inter-ocular distances, at which the confidence has fallen to 1/e.
 _CONFIDENCE_SCALE = 0.06
+#: Cosine of the angle between face and camera, 50 degrees, beyond which the nose hides an eye.
+_EYES_SEEN = 0.64
 _EYE_LANDMARKS = (33, 133, 159, 145, 263, 362, 386, 374)
 
 
@@ -63,13 +66,27 @@ class EstimatorConfig:
     """Frames over which each score's resting value is followed."""
     iterations: int = 2
     """Gauss-Newton steps a frame."""
+    max_faces: int = 1
+    """Faces looked for, from which the operator's is chosen; with 1 the one found is taken. More
+    cost time: the landmarker then searches every frame for those missing, and no longer steadies
+    the landmarks itself."""
+    operator_timeout_s: float = 2.0
+    """Seconds without the operator after which another face may take their place."""
     fit: FitConfig = field(default_factory=lambda: FitConfig(smooth_code=0.1))
     """Weights."""
 
     def __post_init__(self) -> None:
-        for name in ("calibration_frames", "calibration_stride", "neutral_window", "iterations"):
+        for name in (
+            "calibration_frames",
+            "calibration_stride",
+            "neutral_window",
+            "iterations",
+            "max_faces",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"estimator: {name} must be at least 1")
+        if not self.operator_timeout_s >= 0:
+            raise InputError("estimator: operator_timeout_s must not be negative")
 
 
 @dataclass(frozen=True)
@@ -86,10 +103,16 @@ class FaceEstimate:
     is_valid: bool
     """A face was found."""
     eyes_valid: bool
-    """Both eyes lie inside the picture."""
+    """Both eyes lie inside the picture, and neither is hidden by a head turned away."""
     regressed: NDArray[np.float32] | None = None
     """The code by the regressor of an avatar, if one was given, [E]; only right for the avatar's
     own person."""
+    face: DetectedFace | None = None
+    """The operator's landmarks and scores as detected; None when not valid."""
+    others: tuple[DetectedFace, ...] = ()
+    """Faces that are not the operator's."""
+    operator: int = 0
+    """Counts the operators from 0: grows when another person takes over."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +161,10 @@ class ExpressionEstimator:
         self._weights = landmark_weights(embedding.spread, self._config.fit)
         use = self._config.fit.correction != "none"
         self._correction = load_landmark_correction(model.name) if use else None
-        self._landmarker = FaceLandmarker(video=True, model=self._config.landmarker)
+        self._landmarker = FaceLandmarker(
+            video=True, model=self._config.landmarker, max_faces=self._config.max_faces
+        )
+        self._choice = OperatorChoice(self._config.operator_timeout_s)
         self._scores: deque[NDArray[np.float32]] = deque(maxlen=self._config.neutral_window)
         self._kept: list[_Seen] = []
         self._seen = 0
@@ -170,18 +196,17 @@ class ExpressionEstimator:
             )
         size = (image.shape[1], image.shape[0])
         if size != self._size:
-            self._size, self._state, self._operator = size, None, None
-            self._kept, self._seen, self._own = [], 0, None
-            if self._pending is not None:  # solved from pictures of the other size
-                self._pending.cancel()
-                self._pending = None
+            self.restart()
+            self._size = size
         faces = self._landmarker.detect(image, timestamp_ns * 1e-9)
-        if not faces:
+        chosen = self._choose(faces, timestamp_ns * 1e-9)
+        if chosen is None:
             self._state = None
             return FaceEstimate(
-                np.zeros(len(ARKIT_NAMES), np.float32), np.eye(4), 0.0, False, False
-            )
-        face = faces[0]
+                np.zeros(len(ARKIT_NAMES), np.float32), np.eye(4), 0.0, False, False,
+                others=tuple(faces), operator=self._choice.number,
+            )  # fmt: skip
+        face = faces.pop(chosen)
         self._scores.append(face.scores)
         seen = _Seen(face, face_colors(image, face.landmarks))
         self._calibrate(seen)
@@ -199,18 +224,43 @@ class ExpressionEstimator:
             )
         self._state = state
         error = float(landmark_residuals(state, self._points, landmarks).square().mean().sqrt())
-        eyes = face.landmarks[list(_EYE_LANDMARKS), :2]
-        inside = bool((eyes >= 0).all() and (eyes < np.array(size)).all())
+        pose = state.head_pose()[0].double().numpy()
         return FaceEstimate(
             state.code[0].numpy().astype(np.float32),
-            state.head_pose()[0].double().numpy(),
+            pose,
             float(np.exp(-((error / _CONFIDENCE_SCALE) ** 2))),
             True,
-            inside,
+            _eyes_seen(face, size, pose),
             None
             if self._regressor is None
             else self._regressor.codes(face.landmarks[None], face.scores[None])[0],
+            face,
+            tuple(faces),
+            self._choice.number,
         )
+
+    def restart(self) -> None:
+        """Forget the operator, as when the camera starts again: another may sit before it."""
+        self._choice.restart()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget who the operator is and how they look."""
+        self._state, self._operator, self._own = None, None, None
+        self._kept, self._seen = [], 0
+        self._scores.clear()
+        if self._pending is not None:  # solved from pictures of before
+            self._pending.cancel()
+            self._pending = None
+
+    def _choose(self, faces: list[DetectedFace], now: float) -> int | None:
+        if self._config.max_faces == 1:
+            return 0 if faces else None
+        before = self._choice.number
+        chosen = self._choice.choose([face.box() for face in faces], now)
+        if self._choice.number != before:
+            self._forget()
+        return chosen
 
     def close(self) -> None:
         """Release the landmarker and the background thread."""
@@ -313,6 +363,15 @@ class ExpressionEstimator:
         state = fit_frames(state, *arguments, iterations=3)
         state = at_distance(fit_shared(state, *arguments, iterations=4), config)
         return _Operator(state.shape, state.focal, typical)
+
+
+def _eyes_seen(face: DetectedFace, size: tuple[int, int], pose: NDArray[np.float64]) -> bool:
+    """Whether both eyes lie inside the picture (width, height) and neither is hidden by a head
+    turned away from the camera; pose: canonical to camera, [4, 4]."""
+    eyes = face.landmarks[list(_EYE_LANDMARKS), :2]
+    inside = (eyes >= 0).all() and (eyes < np.array(size)).all()
+    towards = -pose[:3, 3] / np.linalg.norm(pose[:3, 3])
+    return bool(inside and pose[:3, 2] @ towards > _EYES_SEEN)
 
 
 def _middle(size: tuple[int, int]) -> tuple[float, float]:

@@ -33,6 +33,8 @@ FACE_LANDMARKS = 468
 EYE_OUTER_CORNERS = (33, 263)
 
 _MODEL_NAME = "face_landmarker.task"
+#: A clock that goes back by more than this has started again, milliseconds.
+_RESTART_MS = 500
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class FaceLandmarker:
         self._mediapipe = mediapipe
         self._video = video
         self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
-        self._last_ms = -1
+        self._last_ms, self._offset_ms = -1, 0
 
     def detect(self, image: NDArray[np.uint8], timestamp_s: float = 0.0) -> list[DetectedFace]:
         """Faces in an RGB image [H, W, 3] uint8; timestamps (video only) are seconds."""
@@ -116,9 +118,7 @@ class FaceLandmarker:
             image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image)
         )
         if self._video:
-            # MediaPipe refuses a millisecond twice; a looped file restarts its clock.
-            self._last_ms = max(self._last_ms + 1, round(timestamp_s * 1000))
-            result = self._landmarker.detect_for_video(picture, self._last_ms)
+            result = self._landmarker.detect_for_video(picture, self._milliseconds(timestamp_s))
         else:
             result = self._landmarker.detect(picture)
         faces = []
@@ -131,6 +131,16 @@ class FaceLandmarker:
                     scores[index] = category.score
             faces.append(DetectedFace(xyz * np.array([width, height, width], np.float32), scores))
         return faces
+
+    def _milliseconds(self, timestamp_s: float) -> int:
+        """MediaPipe's clock: whole milliseconds, no two the same."""
+        time_ms = round(timestamp_s * 1000) + self._offset_ms
+        if time_ms < self._last_ms - _RESTART_MS:
+            # A camera or a looped file that started again: go on from here at its own pace.
+            self._offset_ms += self._last_ms + _RESTART_MS - time_ms
+            time_ms = self._last_ms + _RESTART_MS
+        self._last_ms = max(self._last_ms + 1, time_ms)
+        return self._last_ms
 
     def close(self) -> None:
         """Release MediaPipe's graph; detecting afterwards is an error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import itertools
 import os
@@ -88,8 +89,8 @@ class RosWorld:
 
     def health(self, received: list[Any], name: str) -> dict[str, str]:
         """Values of the newest diagnostics of a node."""
-        for array in reversed(received):
-            for status in array.status:
+        for report in reversed(received):
+            for status in report.status:
                 if status.name == name:
                     return {value.key: value.value for value in status.values}
         return {}
@@ -193,3 +194,80 @@ def numbered_video(tmp_path: Path) -> Path:
         writer.write(coded_frame(number))
     writer.release()
     return path
+
+
+HEAD_POSE = np.array(
+    [[0.8, 0.0, -0.6, 0.05], [0.0, -1.0, 0.0, -0.02], [-0.6, 0.0, -0.8, 0.7], [0, 0, 0, 1.0]]
+)
+
+
+class KnownEstimator:
+    """Stands where the face tracker does and finds a known face, so that the wire can be tested."""
+
+    own_person = None
+
+    def __init__(self) -> None:
+        from cag_avatar.tracking.estimator import FaceEstimate
+        from cag_avatar.tracking.face_landmarker import DetectedFace
+
+        landmarks = np.random.default_rng(0).uniform(20, 100, (478, 3)).astype(np.float32)
+        self.seen: list[tuple[NDArray[np.uint8], int]] = []
+        self.restarts = 0
+        self.closed = False
+        self.found = FaceEstimate(
+            code=np.linspace(0, 1, 52).astype(np.float32),
+            head_pose=HEAD_POSE,
+            confidence=0.75,
+            is_valid=True,
+            eyes_valid=True,
+            face=DetectedFace(landmarks, np.zeros(52, np.float32)),
+        )
+
+    def estimate(self, image: NDArray[np.uint8], timestamp_ns: int) -> Any:
+        assert image.dtype == np.uint8
+        assert image.ndim == 3
+        self.seen = [*self.seen[-9:], (image, timestamp_ns)]
+        return self.found
+
+    def restart(self) -> None:
+        self.restarts += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def known_estimator_node() -> type[Any]:
+    """The estimator's node class with a KnownEstimator as ``tracker``."""
+    pytest.importorskip("rclpy", reason="rclpy is not installed: run make setup")
+    from cag_avatar_node.expression_estimator import ExpressionEstimatorNode
+
+    class NodeWithKnownEstimator(ExpressionEstimatorNode):
+        tracker: KnownEstimator
+
+        def _make_estimator(self, regressor: object) -> Any:
+            self.tracker = KnownEstimator()
+            return self.tracker
+
+    return NodeWithKnownEstimator
+
+
+def make_image_message(
+    pixels: NDArray[np.uint8], encoding: str = "bgr8", stamp_ns: int | None = None
+) -> Any:
+    """A sensor_msgs/Image of pixels [H, W, C], stamped now unless told otherwise."""
+    from sensor_msgs.msg import Image
+
+    height, width, channels = pixels.shape
+    message = Image(height=height, width=width, encoding=encoding, step=width * channels)
+    stamp_ns = time.time_ns() if stamp_ns is None else stamp_ns
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
+    message.header.frame_id = "some_camera"
+    message.data = array.array("B", pixels.tobytes())
+    return message
+
+
+@pytest.fixture(name="make_image")
+def make_image_fixture() -> Callable[..., Any]:
+    """:func:`make_image_message`."""
+    return make_image_message

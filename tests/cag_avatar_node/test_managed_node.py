@@ -23,6 +23,49 @@ from sensor_msgs.msg import Image
 
 from cag_avatar_node.qos import IMAGE_QOS
 
+SPINNING = """
+import sys, time
+from cag_avatar_node.managed_node import ManagedNode, run_managed_node
+
+class Node(ManagedNode):
+    def __init__(self):
+        super().__init__("spinning", ())
+        self.create_timer(0.01, self.work)
+
+    def work(self):
+        print("working", flush=True)
+        try:
+            for _ in range(50):
+                time.sleep(0.01)
+        except BaseException as error:
+            print("interrupted by", repr(error), flush=True)
+
+sys.exit(run_managed_node(Node))
+"""
+
+
+def test_an_interrupt_does_not_strike_in_the_middle_of_a_callback(
+    node_environment: dict[str, str],
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SPINNING],
+        env=node_environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "working\n"
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=20)
+        assert process.returncode == 0, said
+        assert "interrupted" not in said
+        assert "Traceback" not in said
+    finally:
+        process.kill()
+        process.wait(20)
+
 
 def call(world: Any, wait_until: Callable[..., None], kind: Any, name: str, request: Any) -> Any:
     """Call a service and wait for its answer."""

@@ -61,6 +61,20 @@ def test_only_dynamic_parameters_change_while_configured(world: Any, numbered_vi
     assert not change("encoding", "mono8").successful
 
 
+@pytest.mark.parametrize(("given", "taken"), [(True, "on"), (False, "off"), ("on", "on")])
+def test_on_and_off_may_be_truth_values(world: Any, given: Any, taken: str) -> None:
+    """As YAML and ``-p regressor:=on`` make of them."""
+    estimator = expression_estimator.ExpressionEstimatorNode
+    node = world.add(estimator, regressor=given)
+    assert node.value("regressor") == taken
+    assert node.value("smoothing") == "on"
+    assert node.set_parameters([Parameter("smoothing", value=given)])[0].successful
+    assert node.value("smoothing") == taken
+    for wrong in (1, "maybe"):
+        assert not node.set_parameters([Parameter("smoothing", value=wrong)])[0].successful
+    assert node.value("smoothing") == taken
+
+
 def test_display_address_is_read_only(world: Any) -> None:
     node = world.add(avatar_display.AvatarDisplay)
     result = node.set_parameters([Parameter("port", value=1)])[0]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,12 @@ from numpy.typing import NDArray
 from cag_avatar.errors import InputError
 from cag_avatar.head_models import ARKIT_INDEX
 from cag_avatar.tracking.code_regressor import CodeRegressor
-from cag_avatar.tracking.estimator import EstimatorConfig, ExpressionEstimator, FaceEstimate
+from cag_avatar.tracking.estimator import (
+    EstimatorConfig,
+    ExpressionEstimator,
+    FaceEstimate,
+    _eyes_seen,
+)
 from cag_avatar.tracking.face_landmarker import DetectedFace
 
 FRAMES = 26
@@ -192,3 +198,67 @@ def test_a_regressors_code_comes_beside_the_fits(show: Show) -> None:
         assert estimate.regressed is not None
         assert estimate.regressed.max() > 0
         assert not np.array_equal(estimate.regressed, estimate.code)
+
+
+def test_the_operator_keeps_the_place_among_two(photographer, show: Show) -> None:  # type: ignore[no-untyped-def]
+    """Two faces side by side: the larger is the operator, until they have been gone for long."""
+    face = show.images[0]
+    small = cv2.resize(face, (240, 195), interpolation=cv2.INTER_AREA)
+
+    def picture(*, operator: bool, grown: bool = False) -> NDArray[np.uint8]:
+        canvas = np.full((260, 640, 3), face[0, 0], np.uint8)
+        if operator:
+            canvas[:, :320] = face
+        other = face if grown else small
+        canvas[: other.shape[0], 320 : 320 + other.shape[1]] = other
+        return canvas
+
+    config = EstimatorConfig(max_faces=2, operator_timeout_s=0.5, calibration_frames=1000)
+    with ExpressionEstimator(config) as estimator:
+        both = [estimator.estimate(picture(operator=True), 40_000_000 * t) for t in range(4)]
+        assert all(e.is_valid and e.operator == 0 and len(e.others) == 1 for e in both[1:])
+        assert both[-1].face is not None
+        assert both[-1].face.box()[2] < 320 < both[-1].others[0].box()[0]
+        for t in range(4, 8):
+            alone = estimator.estimate(picture(operator=False, grown=True), 40_000_000 * t)
+        assert not alone.is_valid, "a bystander took the place at once"
+        assert alone.face is None
+        for t in range(30, 33):
+            later = estimator.estimate(picture(operator=False, grown=True), 40_000_000 * t)
+        assert later.is_valid
+        assert later.operator == 1
+
+
+def test_restart_forgets_the_operator(show: Show) -> None:
+    with ExpressionEstimator(QUICK) as estimator:
+        for t, image in enumerate(show.images[:14]):
+            estimator.estimate(image, 40_000_000 * t)
+        estimator._pool.submit(int).result()
+        estimator.estimate(show.images[14], 40_000_000 * 14)
+        assert estimator.calibrated
+        estimator.restart()
+        assert not estimator.calibrated
+        assert estimator.estimate(show.images[0], 0).is_valid
+
+
+@pytest.mark.parametrize(
+    ("yaw", "sideways", "x", "seen"),
+    [
+        (0, 0.0, 100, True), (40, 0.0, 100, True), (60, 0.0, 100, False), (-60, 0.0, 100, False),
+        (30, 0.5, 100, False), (60, -0.5, 100, True),  # far to the side
+        (0, 0.0, 315, False),  # an eye outside the picture
+    ],
+)  # fmt: skip
+def test_eyes_that_are_hidden_or_outside_are_not_valid(
+    yaw: float, sideways: float, x: float, seen: bool
+) -> None:
+    turn = np.radians(yaw)
+    pose = np.eye(4)
+    pose[:3, :3] = np.diag([1.0, -1.0, -1.0]) @ [
+        [np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)],
+    ]  # fmt: skip
+    pose[:3, 3] = sideways, 0.0, 0.8
+    landmarks = np.full((478, 3), 100.0, np.float32)
+    landmarks[263, 0] = x + 10
+    face = DetectedFace(landmarks, np.zeros(52, np.float32))
+    assert _eyes_seen(face, (320, 240), pose) == seen

@@ -101,3 +101,11 @@ def test_no_face_is_an_empty_list() -> None:
     with FaceLandmarker() as landmarker:
         assert landmarker.detect(np.full((120, 160, 3), 128, np.uint8)) == []
     landmarker.close()  # a second time does no harm
+
+
+def test_a_clock_that_starts_again_goes_on_at_its_own_pace() -> None:
+    landmarker = FaceLandmarker.__new__(FaceLandmarker)
+    landmarker._last_ms, landmarker._offset_ms = -1, 0
+    seconds = [5.0, 5.04, 5.04, 0.1, 0.14, 0.18, 9.0]
+    found = [landmarker._milliseconds(s) for s in seconds]
+    assert found == [5000, 5040, 5041, 5541, 5581, 5621, 14441]
