@@ -68,7 +68,7 @@ setup(
     python_requires=">=3.10",
     packages=LIBRARIES + TRAINING + NODES + CLI,
     package_dir={"cag_avatar_training": "training"},
-    package_data={"cag_avatar": ["data/*"], "cag_avatar_node": ["*.html", "*.xml"]},
+    package_data={"cag_avatar": ["data/*"], "cag_avatar_node": ["display_page/*", "*.xml"]},
     install_requires=[
         "torch>=2.7",
         "numpy>=1.26",
