@@ -12,6 +12,7 @@ demo: setup
 	$(BIN)/cag-avatar demo --output out/demo
 
 test: setup
+	sh scripts/system_packages.sh browser
 	$(BIN)/python -m pytest
 
 setup: $(STAMP)

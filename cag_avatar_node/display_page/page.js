@@ -13,7 +13,7 @@ const PLACARDS = {
 };
 const SILENCE_MS = 2500;     // the node says something twice a second
 const GRACE_MS = 300;        // a link that is back by then leaves no placard
-const LONGEST_WAIT_MS = 1000;
+const LONGEST_WAIT_MS = 500;
 
 const root = document.documentElement;
 const by = (id) => document.getElementById(id);
@@ -126,7 +126,7 @@ function draw(frame, bitmap) {
   }
   context.drawImage(bitmap, 0, 0);
   continueBackground(bitmap, performance.now());
-  show(frame.state, "");
+  found(frame.state, "");
   root.dataset.frames = Number(root.dataset.frames || 0) + 1;
   drawn = frame;
   if (!measuring) {
@@ -162,29 +162,37 @@ function drop() {
     old.onopen = old.onclose = old.onmessage = null;
     old.close();   // the closing handshake of a dead link may take minutes: do not wait for it
   }
+  retry();
+}
+
+function retry() {
   setTimeout(connect, wait);
   wait = Math.min(2 * wait, LONGEST_WAIT_MS);
 }
 
-function connect() {
+async function connect() {
+  // Asked by a plain request first: browsers delay a WebSocket by seconds after many that failed,
+  // and do not tell why one was refused.
+  let answer = null;
+  try {
+    const signal = AbortSignal.timeout(SILENCE_MS);
+    answer = await fetch("status.json", {cache: "no-store", signal});
+  } catch {
+    lose();
+  }
+  if (answer === null || !answer.ok) {
+    if (answer !== null && answer.status === 401) found("refused", "");
+    retry();
+    return;
+  }
   const address = new URL("stream", location.href);
   address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
   address.search = "";
   const here = socket = new WebSocket(address);
   here.binaryType = "arraybuffer";
   lastHeard = performance.now();
-  let opened = false;
-  here.onopen = () => { opened = true; pongs = []; ping(); };
-  here.onclose = () => {
-    drop();
-    // A browser does not tell why a WebSocket was refused; a plain request does.
-    if (!opened) fetch("status.json", {cache: "no-store"}).then((answer) => {
-      if (answer.status !== 401) return;
-      clearTimeout(lostTimer);
-      lostTimer = null;
-      show("refused", "");
-    }, () => {});
-  };
+  here.onopen = () => { pongs = []; ping(); };
+  here.onclose = drop;
   here.onmessage = (event) => {
     lastHeard = performance.now();
     if (typeof event.data !== "string") receive(event.data, here);
@@ -192,14 +200,18 @@ function connect() {
   };
 }
 
+function found(state, reason) {
+  clearTimeout(lostTimer);
+  lostTimer = null;
+  show(state, reason);
+}
+
 function hear(message) {
   if (message.type === "state") {
-    clearTimeout(lostTimer);
-    lostTimer = null;
     wait = 100;
     told = {pictures: KINDS.indexOf(message.state) < KINDS.indexOf("hidden")};
     // A picture brings its own state; without one the placard stays until it comes.
-    if (!told.pictures || !root.dataset.placard) show(message.state, message.reason);
+    if (!told.pictures || !root.dataset.placard) found(message.state, message.reason);
   } else if (message.type === "pong") {
     const now = performance.now();
     pongs.push({trip: now - message.t, offset: message.now_ms - (now + message.t) / 2});
