@@ -1,5 +1,7 @@
 """Package of cag_avatar: the avatar, its training, its ROS 2 nodes and its command line."""
 
+from glob import glob
+
 from setuptools import find_packages, setup
 
 LIBRARIES = find_packages(include=["cag_avatar", "cag_avatar.*"])
@@ -106,8 +108,8 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/cag_avatar"]),
         ("share/cag_avatar", ["package.xml"]),
-        ("share/cag_avatar/launch", ["launch/cag_avatar.launch.py"]),
-        ("share/cag_avatar/config", ["config/default.yaml"]),
+        ("share/cag_avatar/launch", sorted(glob("launch/*_launch.py"))),
+        ("share/cag_avatar/config", sorted(glob("config/*.yaml"))),
     ],
     entry_points={
         "console_scripts": [

@@ -24,7 +24,7 @@ from cag_avatar_node.input_watch import InputWatch
 from cag_avatar_node.managed_node import ManagedNode, run_managed_node
 from cag_avatar_node.node_health import Health
 from cag_avatar_node.node_parameters import NodeParameter
-from cag_avatar_node.qos import IMAGE_QOS, STATE_QOS
+from cag_avatar_node.qos import IMAGE_QOS, LATCHED_QOS
 
 __all__ = ["PARAMETERS", "AvatarDisplay", "main"]
 
@@ -132,7 +132,7 @@ class AvatarDisplay(ManagedNode):
             String,
             STATE_TOPIC,
             self._on_state,
-            STATE_QOS,
+            LATCHED_QOS,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         self._active = True

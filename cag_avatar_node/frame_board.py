@@ -16,6 +16,8 @@ __all__ = ["BoardFrame", "FrameBoard"]
 
 #: Seconds for which a single request counts as somebody watching.
 INTEREST_SECONDS = 5.0
+#: Pictures after which an idle avatar is one that moves.
+STILL_PICTURES = 2
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class FrameBoard:
         self._lock = threading.Lock()
         self._newest: BoardFrame | None = None
         self._told: DisplayState | None = None
+        self._number_when_told = 0
         self._active = True
         self._stale_s = stale_s
         self._require_state = require_state
@@ -82,7 +85,10 @@ class FrameBoard:
 
     def tell(self, state: DisplayState | None) -> None:
         """What the renderer says; None: it is gone."""
-        self._told = state
+        with self._lock:
+            if state != self._told:
+                self._number_when_told = 0 if self._newest is None else self._newest.number
+            self._told = state
         self._wake_soon()
 
     def set_active(self, active: bool) -> None:
@@ -114,7 +120,11 @@ class FrameBoard:
         """What is to be shown now."""
         frame = self.newest
         age = None if frame is None else self._clock() - frame.posted
-        return decide_state(self._told, age, self._stale_s, self._active, self._require_state)
+        # A renderer without blinks and sway sends one or two pictures of the resting face.
+        still = frame is None or frame.number - self._number_when_told <= STILL_PICTURES
+        return decide_state(
+            self._told, age, self._stale_s, self._active, self._require_state, still
+        )
 
     # Who watches.
 

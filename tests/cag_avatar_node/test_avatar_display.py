@@ -31,7 +31,7 @@ from std_msgs.msg import String
 
 from cag_avatar_node import frame_board
 from cag_avatar_node.avatar_display import AvatarDisplay
-from cag_avatar_node.qos import IMAGE_QOS, STATE_QOS
+from cag_avatar_node.qos import IMAGE_QOS, LATCHED_QOS
 
 TOPIC = "/avatar/image_raw/compressed"
 
@@ -211,7 +211,7 @@ def test_subscribes_while_somebody_looks(
 
 def test_states_of_the_renderer(world: Any, wait_until: Callable[..., None]) -> None:
     reports = world.listen(DiagnosticArray, "/diagnostics", 10)
-    publisher = world.node.create_publisher(String, "/avatar_renderer/state", STATE_QOS)
+    publisher = world.node.create_publisher(String, "/avatar_renderer/state", LATCHED_QOS)
     publisher.publish(String(data="hidden:driving"))
     node = world.start(AvatarDisplay, port=0)  # comes later than the message
     wait_until(lambda: status(node)["reason"] == "driving", "the state")

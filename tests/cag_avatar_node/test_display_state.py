@@ -65,3 +65,10 @@ def test_inactive_and_required_state() -> None:
     assert decide_state(LIVE, 0.1, 1.0, active=False).kind is DisplayKind.INACTIVE
     assert decide_state(None, 0.1, 1.0, require_state=True).kind is DisplayKind.WAITING
     assert decide_state(LIVE, 0.1, 1.0, require_state=True).kind is DisplayKind.LIVE
+
+
+def test_an_idle_avatar_may_stand_still() -> None:
+    idle = parse_state("idle")
+    assert decide_state(idle, 9.0, 1.0, still=True).kind is DisplayKind.IDLE
+    assert decide_state(idle, 9.0, 1.0, still=False).kind is DisplayKind.LOST
+    assert decide_state(LIVE, 9.0, 1.0, still=True).kind is DisplayKind.LOST

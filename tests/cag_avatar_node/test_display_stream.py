@@ -149,6 +149,16 @@ def test_pictures_that_stop_are_noticed() -> None:
         assert (await text(socket, "state"))["state"] == "lost"
         post(board, 3)
         assert (await text(socket, "state"))["state"] == "live"
+        # At rest a renderer may send one picture, or go on sending: then their end is news.
+        board.tell(parse_state("idle"))
+        post(board, 4)
+        clock.seconds += 5
+        assert board.state().kind is DisplayKind.IDLE
+        post(board, 5)
+        post(board, 6)
+        board.tell(parse_state("idle"))
+        clock.seconds += 5
+        assert board.state().kind is DisplayKind.LOST
 
     with_stream(test, clock=clock, stale_s=1.0)
 
