@@ -224,9 +224,7 @@ class AvatarDisplay(ManagedNode):
         data = message.data.tobytes() if hasattr(message.data, "tobytes") else bytes(message.data)
         if not data.startswith(b"\xff\xd8"):
             kind = message.format[:60]
-            self._faults.add(
-                "format", f"CompressedImage.format '{kind}' is not JPEG: publish JPEG"
-            )
+            self._faults.add("format", f"CompressedImage.format '{kind}' is not JPEG: publish JPEG")
             return
         stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
         latency = (self.get_clock().now().nanoseconds - stamp) * 1e-9

@@ -149,9 +149,7 @@ async def _send(
         pass
 
 
-def _take(
-    text: str, client: _Client, board: FrameBoard, clock_ns: Callable[[], int]
-) -> str | None:
+def _take(text: str, client: _Client, board: FrameBoard, clock_ns: Callable[[], int]) -> str | None:
     """Handle a message from the page, whatever it holds; returns the answer, if there is one."""
     try:
         message = json.loads(text)

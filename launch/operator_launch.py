@@ -7,6 +7,8 @@ ros2 launch cag_avatar operator_launch.py camera:=/dev/video0 camera_driver:=usb
 
 from __future__ import annotations
 
+from launch.substitutions import LaunchConfiguration
+
 from cag_avatar_node.launch_parts import (
     CAMERA_TOPIC,
     camera_nodes,
@@ -16,7 +18,6 @@ from cag_avatar_node.launch_parts import (
     transport,
 )
 from launch import LaunchDescription
-from launch.substitutions import LaunchConfiguration
 
 
 def generate_launch_description() -> LaunchDescription:

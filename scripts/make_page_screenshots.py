@@ -50,7 +50,7 @@ def render_loop(avatar: Path) -> list[bytes]:
         for name in ("mouthSmileLeft", "mouthSmileRight"):
             code[ARKIT_NAMES.index(name)] = 0.35 - 0.3 * np.cos(phase)
         rgb = np.asarray(animator.render(code))
-        frames.append(encode(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), 92))
+        frames.append(encode(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8), 92))
     return frames
 
 

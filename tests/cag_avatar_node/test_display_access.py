@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+
 import pytest
 
 from cag_avatar.errors import InputError

@@ -232,22 +232,27 @@ def test_launch_itself_describes_it(path: Path) -> None:
     assert len(description.entities) >= 2
 
 
-def test_launched_nodes_start_and_end(
-    domain_id: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The real thing, where there is one: the estimator of operator_launch.py, left unconfigured."""
+def test_launched_nodes_start_and_end(domain_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real thing, where there is one: the estimator of operator_launch.py, not configured."""
     pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed")
     packages = pytest.importorskip("ament_index_python.packages")
     try:
         packages.get_package_prefix("cag_avatar")
     except packages.PackageNotFoundError:
-        pytest.skip("the workspace is not sourced: colcon build in ros2_ws, source install/setup.sh")
-    from launch import LaunchDescription, LaunchService
-    from launch.actions import EmitEvent, IncludeLaunchDescription, RegisterEventHandler
-    from launch.actions import TimerAction
+        pytest.skip(
+            "the workspace is not sourced: colcon build in ros2_ws, source install/setup.sh"
+        )
+    from launch.actions import (
+        EmitEvent,
+        IncludeLaunchDescription,
+        RegisterEventHandler,
+        TimerAction,
+    )
     from launch.event_handlers import OnProcessExit
     from launch.events import Shutdown
     from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    from launch import LaunchDescription, LaunchService
 
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain_id))
     codes: list[int] = []
