@@ -101,10 +101,10 @@ class Feed:
         self._poster.start()
 
     def _post(self) -> None:
-        value = 0
+        value = 30
         while not self._stop.wait(0.04):
             if self.running.is_set():
-                value = (value + 5) % 250
+                value = 30 + (value - 25) % 220
                 self.board.post(picture(value), time.time_ns(), self.board.now(), 0.0)
 
     def close(self) -> None:
@@ -152,6 +152,9 @@ def test_every_state_and_its_placard(open_page: Callable[..., Any]) -> None:
             ("hidden:driving", "driving", "Not while driving"),
             ("hidden:consent", "consent", "Waiting for consent"),
         ):
+            served.board.tell(parse_state("live"))
+            wait_for(page, lambda data: data["state"] == "live")
+            assert middle(page) > 0
             served.board.tell(parse_state(told))
             wait_for(page, lambda data, wanted=placard: data.get("placard") == wanted)
             assert page.inner_text("#headline") == headline

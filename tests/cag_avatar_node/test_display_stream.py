@@ -163,6 +163,22 @@ def test_pictures_that_stop_are_noticed() -> None:
     with_stream(test, clock=clock, stale_s=1.0)
 
 
+def test_idle_from_the_first_picture_on() -> None:
+    clock = Clock()
+
+    async def test(board: FrameBoard, socket: ClientWebSocketResponse, client: TestClient) -> None:
+        board.tell(parse_state("idle"))
+        post(board, 1)
+        post(board, 2)
+        clock.seconds += 5
+        assert board.state().kind is DisplayKind.IDLE
+        post(board, 3)
+        clock.seconds += 5
+        assert board.state().kind is DisplayKind.LOST
+
+    with_stream(test, clock=clock)
+
+
 def test_times() -> None:
     async def test(board: FrameBoard, socket: ClientWebSocketResponse, client: TestClient) -> None:
         await socket.send_json({"type": "ping", "t": 12.5})
