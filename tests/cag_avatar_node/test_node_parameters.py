@@ -59,9 +59,3 @@ def test_only_dynamic_parameters_change_while_configured(world: Any, numbered_vi
     assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
     assert change("frame_id", "other").successful
     assert not change("encoding", "mono8").successful
-
-
-def test_display_address_is_read_only(world: Any) -> None:
-    node = world.add(avatar_display.AvatarDisplay)
-    result = node.set_parameters([Parameter("port", value=1)])[0]
-    assert not result.successful
