@@ -98,7 +98,7 @@ def decide_state(
         stale_s: age from which pictures count as stopped, seconds.
         active: whether the display node is active.
         require_state: show nothing unless the renderer has told its state.
-        still: whether an idle avatar is a single picture, so that none has to follow.
+        still: whether an idle or frozen avatar is a single picture, so that none has to follow.
 
     Returns:
         ``told`` while pictures come; a hidden avatar is hidden whether they come or not.
@@ -109,8 +109,8 @@ def decide_state(
         return told
     if picture_age is None:
         return DisplayState(DisplayKind.WAITING)
-    idle = told is not None and told.kind is DisplayKind.IDLE
-    if picture_age > stale_s and not (idle and still):
+    rests = told is not None and told.kind in (DisplayKind.IDLE, DisplayKind.HOLD)
+    if picture_age > stale_s and not (rests and still):
         return DisplayState(DisplayKind.LOST)
     if told is None:
         return DisplayState(DisplayKind.WAITING if require_state else DisplayKind.LIVE)

@@ -16,7 +16,7 @@ __all__ = ["BoardFrame", "FrameBoard"]
 
 #: Seconds for which a single request counts as somebody watching.
 INTEREST_SECONDS = 5.0
-#: Pictures after which an idle avatar is one that moves.
+#: Pictures after which a resting avatar is one that moves.
 STILL_PICTURES = 2
 
 
@@ -120,7 +120,7 @@ class FrameBoard:
         """What is to be shown now."""
         frame = self.newest
         age = None if frame is None else self._clock() - frame.posted
-        # A renderer without blinks and sway sends one or two pictures of the resting face.
+        # Of a face that is frozen, or rests without blinks, a renderer sends one or two pictures.
         still = frame is None or frame.number - self._number_when_told <= STILL_PICTURES
         return decide_state(
             self._told, age, self._stale_s, self._active, self._require_state, still

@@ -71,4 +71,6 @@ def test_an_idle_avatar_may_stand_still() -> None:
     idle = parse_state("idle")
     assert decide_state(idle, 9.0, 1.0, still=True).kind is DisplayKind.IDLE
     assert decide_state(idle, 9.0, 1.0, still=False).kind is DisplayKind.LOST
+    assert decide_state(HOLD, 9.0, 1.0, still=True).kind is DisplayKind.HOLD, "frozen"
+    assert decide_state(HOLD, 9.0, 1.0, still=False).kind is DisplayKind.LOST
     assert decide_state(LIVE, 9.0, 1.0, still=True).kind is DisplayKind.LOST
