@@ -215,6 +215,8 @@ class AvatarDisplay(ManagedNode):
         if self._images is not None:
             self.destroy_subscription(self._images)
             self._images = None
+            if self._board is not None:
+                self._board.forget()
 
     def _on_image(self, message: CompressedImage) -> None:
         board, watch = self._board, self._watch

@@ -180,7 +180,7 @@ def _status_of(application: web.Application) -> dict[str, Any]:
         "fps": round(board.timing.rate(now), 2),
         **_percentiles("latency_ms", board.timing, now),
         **_percentiles("page_latency_ms", board.page_timing, now),
-        "frames": 0 if frame is None else frame.number,
+        "frames": board.count,
         "width": None if size is None else size[0],
         "height": None if size is None else size[1],
         "stamp": None if frame is None else frame.stamp_ns * 1e-9,

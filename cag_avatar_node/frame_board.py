@@ -37,7 +37,7 @@ class BoardFrame:
 class FrameBoard:
     """Keeps the newest picture and what the renderer says of it.
 
-    ``post``, ``tell``, ``set_active`` and ``watched`` may be called from any thread, the rest from
+    ``post``, ``forget``, ``tell``, ``set_active`` and ``watched`` may be called from any thread, the rest from
     the loop's.
 
     Args:
@@ -63,6 +63,7 @@ class FrameBoard:
         self._lock = threading.Lock()
         self._newest: BoardFrame | None = None
         self._told: DisplayState | None = None
+        self._count = 0
         self._number_when_told = 0
         self._active = True
         self._stale_s = stale_s
@@ -78,16 +79,21 @@ class FrameBoard:
     def post(self, jpeg: bytes, stamp_ns: int, now: float, latency: float) -> None:
         """Show a picture; ``now`` (the board's clock) and ``latency`` in seconds."""
         with self._lock:
-            number = 1 if self._newest is None else self._newest.number + 1
-            self._newest = BoardFrame(jpeg, stamp_ns, number, now)
+            self._count += 1
+            self._newest = BoardFrame(jpeg, stamp_ns, self._count, now)
         self.timing.add(now, latency)
         self._wake_soon()
+
+    def forget(self) -> None:
+        """Nobody waits for pictures any more: the next one will not be late."""
+        with self._lock:
+            self._newest = None
 
     def tell(self, state: DisplayState | None) -> None:
         """What the renderer says; None: it is gone."""
         with self._lock:
             if state != self._told:
-                self._number_when_told = 0 if self._newest is None else self._newest.number
+                self._number_when_told = self._count
             self._told = state
         self._wake_soon()
 
@@ -107,6 +113,11 @@ class FrameBoard:
         return self._closed
 
     @property
+    def count(self) -> int:
+        """Number of pictures so far."""
+        return self._count
+
+    @property
     def newest(self) -> BoardFrame | None:
         """The newest picture, or None before the first."""
         with self._lock:
@@ -121,7 +132,7 @@ class FrameBoard:
         frame = self.newest
         age = None if frame is None else self._clock() - frame.posted
         # Of a face that is frozen, or rests without blinks, a renderer sends one or two pictures.
-        still = frame is None or frame.number - self._number_when_told <= STILL_PICTURES
+        still = self._count - self._number_when_told <= STILL_PICTURES
         return decide_state(
             self._told, age, self._stale_s, self._active, self._require_state, still
         )

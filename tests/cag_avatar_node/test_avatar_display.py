@@ -206,7 +206,11 @@ def test_subscribes_while_somebody_looks(
     assert publisher.get_subscription_count() == 0
     status(node)
     wait_until(lambda: publisher.get_subscription_count() == 1, "a subscription", timeout=0.9)
+    publisher.publish(make_message(0, age_s=0.0))
     wait_until(lambda: publisher.get_subscription_count() == 0, "its end")
+    answer = status(node)
+    assert answer["frames"] == 1
+    assert answer["state"] == "waiting", "a picture of before is taken for one that is late"
 
 
 def test_states_of_the_renderer(world: Any, wait_until: Callable[..., None]) -> None:
