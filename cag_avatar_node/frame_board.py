@@ -37,8 +37,8 @@ class BoardFrame:
 class FrameBoard:
     """Keeps the newest picture and what the renderer says of it.
 
-    ``post``, ``forget``, ``tell``, ``set_active`` and ``watched`` may be called from any thread, the rest from
-    the loop's.
+    ``post``, ``forget``, ``tell``, ``set_active`` and ``watched`` may be called from any thread,
+    the rest from the loop's.
 
     Args:
         loop: event loop of the readers.
