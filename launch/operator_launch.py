@@ -22,6 +22,7 @@ from launch import LaunchDescription
 
 def generate_launch_description() -> LaunchDescription:
     """Arguments and nodes."""
+    topic = LaunchConfiguration("image_topic")
     return LaunchDescription(
         [
             *declare(
@@ -38,7 +39,10 @@ def generate_launch_description() -> LaunchDescription:
             node(
                 "expression_estimator",
                 {"avatar": text("avatar")},
-                remappings=[(CAMERA_TOPIC, LaunchConfiguration("image_topic"))],
+                remappings=[
+                    (CAMERA_TOPIC, topic),
+                    (f"{CAMERA_TOPIC}/compressed", [topic, "/compressed"]),
+                ],
             ),
         ]
     )

@@ -147,7 +147,9 @@ class Launch:
         }
 
     def value(self, value: Any) -> Any:
-        """A value with the arguments put in."""
+        """A value with the arguments put in; a list is put together."""
+        if isinstance(value, list):
+            return "".join(resolve(part, self.values) for part in value)
         return resolve(value, self.values)
 
     def started(self) -> dict[str, Node]:

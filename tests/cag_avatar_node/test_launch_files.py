@@ -143,7 +143,10 @@ def test_operator_with_each_camera() -> None:
         assert "autostart" not in found.parameters(driver)
         # What the driver publishes is what the estimator subscribes.
         assert found.remappings(driver)["image_raw"] == "front/image"
-        assert found.remappings("expression_estimator") == {"camera/image_raw": "front/image"}
+        assert found.remappings("expression_estimator") == {
+            "camera/image_raw": "front/image",
+            "camera/image_raw/compressed": "front/image/compressed",
+        }
 
 
 def test_robot_and_vehicle() -> None:
