@@ -92,8 +92,8 @@ class AvatarDisplay(ManagedNode):
         self._watch: InputWatch | None = None
         self._faults = FaultLog(self.get_logger().warning)
         # Called by the server's thread; runs in the executor's.
-        self._interest = self.create_guard_condition(self._follow_interest)
-        self._timer = self.create_timer(1.0, self._follow_interest)
+        self._interest = self.create_guard_condition(self._on_interest)
+        self._timer = self.create_timer(1.0, self._on_interest)
 
     @property
     def port(self) -> int:
@@ -189,6 +189,12 @@ class AvatarDisplay(ManagedNode):
         return f"{address}?token={access.token}{seen}"
 
     # Images, while somebody looks.
+
+    def _on_interest(self) -> None:
+        try:
+            self._follow_interest()
+        except Exception as error:  # ROS may shut down between the question and the subscription
+            self.report_exception(error)
 
     def _follow_interest(self) -> None:
         board = self._board
