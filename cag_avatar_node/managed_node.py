@@ -181,6 +181,10 @@ def run_managed_node(
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        # rclpy's executor may meet the context that a signal has just shut down.
+        if rclpy.ok():
+            raise
     finally:
         if node is not None:
             node.close()
