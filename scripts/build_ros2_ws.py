@@ -5,6 +5,7 @@ Run it with that environment's Python::
 
     .venv/bin/python scripts/build_ros2_ws.py                  # both packages, with colcon
     .venv/bin/python scripts/build_ros2_ws.py --messages-only  # only what the nodes need to run
+    .venv-jazzy/bin/python scripts/build_ros2_ws.py --suffix=-jazzy    # beside another distribution
 
 It (1) repairs the wheels' CMake files, which name the machine that built them, (2) builds
 ``cag_avatar_msgs`` with colcon and installs it into the environment beside the other messages, so
@@ -109,32 +110,31 @@ def run(command: list[str], cwd: Path, env: dict[str, str]) -> None:
         raise BuildError(f"{' '.join(command)} failed ({result.returncode}):\n{tail}")
 
 
-def colcon_build(package: str, env: dict[str, str], *options: str) -> None:
-    """``colcon build`` of one package of the workspace."""
-    run(
-        [sys.executable, "-m", "colcon", "build", "--packages-select", package, *options],
-        WORKSPACE,
-        env,
-    )
+def colcon_build(package: str, env: dict[str, str], suffix: str, *options: str) -> None:
+    """``colcon build`` of one package of the workspace, into folders with a suffix."""
+    colcon = [sys.executable, "-m", "colcon", "--log-base", f"log{suffix}", "build"]
+    bases = ["--build-base", f"build{suffix}", "--install-base", f"install{suffix}"]
+    run([*colcon, *bases, "--packages-select", package, *options], WORKSPACE, env)
 
 
-def build_messages(prefix: Path, env: dict[str, str]) -> bool:
+def build_messages(prefix: Path, env: dict[str, str], suffix: str = "") -> bool:
     """Build cag_avatar_msgs and install it into the environment. False when it was up to date."""
     stamp = prefix / "share" / "cag_avatar_msgs" / "built_from.sha256"
     fingerprint = messages_fingerprint()
-    in_workspace = (WORKSPACE / "install" / "cag_avatar_msgs" / "share").is_dir()
+    in_workspace = (WORKSPACE / f"install{suffix}" / "cag_avatar_msgs" / "share").is_dir()
     if in_workspace and stamp.is_file() and stamp.read_text() == fingerprint:
         return False
     colcon_build(
         "cag_avatar_msgs",
         env,
+        suffix,
         "--cmake-args",
         "-DCMAKE_BUILD_TYPE=Release",
         "-DBUILD_TESTING=OFF",
         f"-DPython3_EXECUTABLE={sys.executable}",
         "--no-warn-unused-cli",
     )
-    build = WORKSPACE / "build" / "cag_avatar_msgs"
+    build = WORKSPACE / f"build{suffix}" / "cag_avatar_msgs"
     cmake = str(prefix / "bin" / "cmake")
     command = [cmake if Path(cmake).is_file() else "cmake", "--install", str(build)]
     run([*command, "--prefix", str(prefix)], WORKSPACE, env)
@@ -150,6 +150,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--messages-only", action="store_true", help="build and install only cag_avatar_msgs"
     )
+    parser.add_argument(
+        "--suffix", default="", help="of the folders build, install and log (default: none)"
+    )
     options = parser.parse_args(argv)
     prefix = Path(sys.prefix)
     start = time.monotonic()
@@ -159,11 +162,12 @@ def main(argv: list[str] | None = None) -> int:
 
         repair_cmake_files(prefix, sysconfig.get_paths()["include"], np.get_include())
         env = environment(prefix)
-        built = build_messages(prefix, env)
+        built = build_messages(prefix, env, options.suffix)
         print("cag_avatar_msgs:", "built" if built else "up to date", flush=True)
         if not options.messages_only:
-            colcon_build("cag_avatar", env, "--symlink-install")
-            print(f"cag_avatar: built in {WORKSPACE / 'install'}", flush=True)
+            colcon_build("cag_avatar", env, options.suffix, "--symlink-install")
+            installed = WORKSPACE / f"install{options.suffix}"
+            print(f"cag_avatar: built in {installed}", flush=True)
     except BuildError as error:
         print(f"build_ros2_ws: {error}", file=sys.stderr)
         return 1

@@ -73,9 +73,3 @@ def test_on_and_off_may_be_truth_values(world: Any, given: Any, taken: str) -> N
     for wrong in (1, "maybe"):
         assert not node.set_parameters([Parameter("smoothing", value=wrong)])[0].successful
     assert node.value("smoothing") == taken
-
-
-def test_display_address_is_read_only(world: Any) -> None:
-    node = world.add(avatar_display.AvatarDisplay)
-    result = node.set_parameters([Parameter("port", value=1)])[0]
-    assert not result.successful
