@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cag_avatar.avatar.live_pose import make_live_pose
 from cag_avatar.avatar.model import Avatar
 from cag_avatar.avatar.offset_basis import BLOCK, OffsetBasis
 from cag_avatar.camera import PinholeCamera
@@ -161,6 +162,7 @@ class CompiledAvatar:
         self._render_frame.argtypes = [c_void_p] * 4
         self._avatar = copy.deepcopy(avatar).eval().requires_grad_(False)
         self._head = self._avatar.head
+        self._pose = make_live_pose(self._avatar)
         self.camera = camera
         #: Arrays that the structures point into.
         self._kept: dict[str, NDArray[Any]] = {}
@@ -188,9 +190,9 @@ class CompiledAvatar:
     @torch.inference_mode()
     def render(
         self,
-        code: Tensor,
-        head_pose: Tensor,
-        torso_pose: Tensor,
+        code: NDArray[np.float32] | Tensor,
+        head_pose: NDArray[np.float32] | Tensor,
+        torso_pose: NDArray[np.float32] | Tensor,
         out: NDArray[np.uint8] | None = None,
         channels: int = 3,
         bgr: bool = False,
@@ -212,22 +214,23 @@ class CompiledAvatar:
             InputError: the Gaussians cover too many tiles to be drawn.
             ValueError: ``out`` does not fit.
         """
-        frame, own = self._frame, self._avatar
+        frame = self._frame
         shape = (frame.height, frame.width, channels)
         if out is None:
             out = np.empty(shape, np.uint8)
         elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
             raise ValueError(f"out: must be contiguous uint8 {list(shape)}")
-        tokens = own.tokens(code, head_pose, torso_pose)
-        self._kept["values"][:] = self._values(tokens).numpy()
-        joints = self._head.joint_transforms(
-            own.rest, code[None], head_pose[None], torso_pose[None]
+        code, head_pose, torso_pose = (
+            np.asarray(value, np.float32) for value in (code, head_pose, torso_pose)
         )
-        self._kept["joint"][:] = joints[0, :, :3].numpy()
-        self._kept["code"][:] = code.numpy()
+        self._kept["values"][:], self._kept["joint"][:] = self._pose.drive(
+            code, head_pose, torso_pose
+        )
+        self._kept["code"][:] = code
         if not self._scene.expression:
-            self._kept["canonical"][:] = self._head.express(own.rest, code[None])[0].numpy()
-        frame.head[:] = head_pose[:3, :3].flatten().tolist()
+            canonical = self._head.express(self._avatar.rest, torch.from_numpy(code)[None])[0]
+            self._kept["canonical"][:] = canonical.numpy()
+        frame.head[:] = head_pose[:3, :3].ravel().tolist()
         frame.channels, frame.bgr = channels, int(bgr)
         frame.image = out.ctypes.data
         with kernel_launch:
@@ -245,14 +248,6 @@ class CompiledAvatar:
     def _draw(self) -> int:
         parts = (self._scene, self._network, self._work, self._frame)
         return int(self._render_frame(*(ctypes.addressof(part) for part in parts)))
-
-    def _values(self, tokens: Tensor) -> Tensor:
-        """What the fusion's tokens say, [heads, T, head_size], or the context of all, [C]."""
-        fusion = self._avatar.fusion
-        if isinstance(fusion, CrossAttentionFusion):
-            return fusion.values(tokens)
-        # These give every Gaussian the same: the first one stands for all.
-        return fusion.context(fusion.static(self._avatar.encoding[:1]), tokens)[0]
 
     def _point(self, structure: ctypes.Structure, arrays: dict[str, NDArray[Any]]) -> None:
         """Hold on to arrays, and enter their addresses in a structure of frame.c."""

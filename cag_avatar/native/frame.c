@@ -273,13 +273,14 @@ static void run_network(const Network *n, const Work *w, const Frame *f, int32_t
 /* Weights of the basis; or, without one, the offsets output by output. */
 static void use_known(const Scene *s, const Network *n, const Work *w) {
     int first, end, count = n->rows * OUTPUT_ROOM;
+    const float *known = w->known;
     if (s->rank) {
         range(s->rank, &first, &end);
         for (int k = first; k < end; k++) {
             const float *solve = n->solve + (size_t)k * count;
             float sum = 0;
 #pragma omp simd reduction(+ : sum)
-            for (int i = 0; i < count; i++) sum += solve[i] * w->known[i];
+            for (int i = 0; i < count; i++) sum += solve[i] * known[i];
             w->basis_weight[k] = sum;
         }
         return;
@@ -287,7 +288,7 @@ static void use_known(const Scene *s, const Network *n, const Work *w) {
     range(s->gaussians, &first, &end);
     for (int o = 0; o < OUTPUTS; o++)
         for (int g = first; g < end; g++)
-            w->offset[(size_t)o * s->gaussians + g] = w->known[(size_t)g * OUTPUT_ROOM + o];
+            w->offset[(size_t)o * s->gaussians + g] = known[(size_t)g * OUTPUT_ROOM + o];
 }
 
 /* ---- mesh ------------------------------------------------------------------------------------ */
@@ -308,10 +309,10 @@ static void skin(const Scene *s, const Work *w, const Frame *f) {
     }
     for (int v = first; v < end; v++) {
         float m[12] = {0};
-        const float *weight = s->skinning + (size_t)v * J;
+        const float *weight = s->skinning + (size_t)v * J, *joint = f->joint;
         for (int j = 0; j < J; j++) {
             if (weight[j] == 0) continue;
-            for (int k = 0; k < 12; k++) m[k] += weight[j] * f->joint[j * 12 + k];
+            for (int k = 0; k < 12; k++) m[k] += weight[j] * joint[j * 12 + k];
         }
         const float *p = w->canonical + 3 * v;
         for (int k = 0; k < 3; k++)
