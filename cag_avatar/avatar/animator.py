@@ -27,7 +27,7 @@ from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
 from cag_avatar.head_models.arkit import ARKIT_NAMES
 from cag_avatar.native.library import NativeUnavailableError
-from cag_avatar.rendering.rasterizer import Backend, RenderOutput, get_rasterizer
+from cag_avatar.rendering.rasterizer import Backend, Rasterizer, RenderOutput, get_rasterizer
 
 __all__ = ["Animator"]
 
@@ -66,11 +66,14 @@ class Animator:
         self._record = avatar.record
         camera = avatar.record.camera
         self._camera = camera if size is None else camera.resized(*size)
-        self._rasterizer = get_rasterizer(backend)
-        self._device = torch.device("cuda" if self._rasterizer.name == "cuda" else "cpu")
-        self._compiled = self._compile(avatar, background)
+        self._compiled = self._compile(avatar, backend, background)
+        self._rasterizer: Rasterizer | None = None
         self._prepared: PreparedAvatar | None = None
+        self._device = torch.device("cpu")
         if self._compiled is None:
+            self._rasterizer = get_rasterizer(backend)
+            if self._rasterizer.name == "cuda":
+                self._device = torch.device("cuda")
             self._prepared = PreparedAvatar(copy.deepcopy(avatar).to(self._device))
             self._avatar = self._prepared.avatar
         else:
@@ -96,8 +99,10 @@ class Animator:
         """Load a .cag file. Raises InputError naming the file if it is bad; arguments as above."""
         return cls(load_avatar(path), backend, size, background)
 
-    def _compile(self, avatar: Avatar, background: tuple[int, int, int]) -> CompiledAvatar | None:
-        if self._rasterizer.name != "cpu":
+    def _compile(
+        self, avatar: Avatar, backend: Backend, background: tuple[int, int, int]
+    ) -> CompiledAvatar | None:
+        if backend != "cpu" and not (backend == "auto" and not torch.cuda.is_available()):
             return None
         try:
             compiled = CompiledAvatar(avatar, self._camera, background, avatar.live_basis)
@@ -109,6 +114,11 @@ class Animator:
                 "the avatar's file has no live basis: every frame runs the whole offset network; "
                 "run 'cag-avatar compile' once"
             )
+        _LOG.info(
+            "compiled renderer: cpu, %d threads, %s",
+            torch.get_num_threads(),
+            "the whole network" if avatar.live_basis is None else "live basis",
+        )
         return compiled
 
     @property
@@ -266,6 +276,7 @@ class Animator:
     ) -> RenderOutput:
         """The picture by the network and the rasteriser, one after the other."""
         assert self._prepared is not None
+        assert self._rasterizer is not None
         gaussians = self._prepared.gaussians(*driving)
         return self._rasterizer.render(
             gaussians.means,

@@ -12,6 +12,8 @@ __all__ = ["token_reach"]
 
 #: Displacement at which a token's reach is one half, metres.
 _HALF = 0.0005
+#: Codes that are posed together.
+_TOGETHER = 8
 
 
 def token_reach(
@@ -37,19 +39,20 @@ def token_reach(
     bounded = torch.isfinite(head.code_high)
     step = torch.where(bounded, head.code_high - neutral, head.code_deviation.to(rest))
 
-    def points(code: Tensor) -> Tensor:
-        vertices = head.posed_vertices(rest, code[None], still, still)[0]
-        return (vertices[corner] * barycentric[..., None]).sum(1)
+    def points(codes: Tensor) -> Tensor:
+        poses = still.expand(len(codes), 4, 4)
+        vertices = head.posed_vertices(rest, codes, poses, poses)
+        return (vertices[:, corner] * barycentric[..., None]).sum(2)
 
-    start = points(neutral)
     moved = rest.new_zeros(len(corner), max(groups) + 1)
     with torch.no_grad():
-        for index in range(len(names)):
-            code = neutral.clone()
-            code[index] += step[index]
-            column = groups[index]
-            distance = (points(code) - start).norm(dim=1)
-            moved[:, column] = torch.maximum(moved[:, column], distance)
+        start = points(neutral[None])
+        for index in range(0, len(names), _TOGETHER):
+            columns = range(index, min(index + _TOGETHER, len(names)))
+            distances = (points(neutral + step.diag()[list(columns)]) - start).norm(dim=-1)
+            for column, distance in zip(columns, distances, strict=True):
+                token = groups[column]
+                moved[:, token] = torch.maximum(moved[:, token], distance)
     reach = moved / (moved + _HALF)
     if neck:
         reach[:, -len(NECK_TOKENS) :] = 1
