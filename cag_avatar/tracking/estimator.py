@@ -36,6 +36,7 @@ from cag_avatar.tracking.landmark_correction import (
     load_landmark_correction,
 )
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
+from cag_avatar.tracking.live_fit import LiveFit
 from cag_avatar.tracking.operator_choice import OperatorChoice
 from cag_avatar.tracking.surface_basis import SurfacePoints, shape_space
 
@@ -170,6 +171,7 @@ class ExpressionEstimator:
         self._seen = 0
         self._size: tuple[int, int] | None = None
         self._state: FitState | None = None
+        self._live_fit: LiveFit | None = None
         self._operator: _Operator | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="calibration")
         self._pending: Future[_Operator] | None = None
@@ -212,18 +214,17 @@ class ExpressionEstimator:
         self._calibrate(seen)
         landmarks, prior = self._observe(seen)
         state = self._start(landmarks) if self._state is None else self._state
-        config, steps = self._config.fit, self._config.iterations
+        config = self._config.fit
         if self._state is None:
             state = fit_frames(
                 state, self._points, landmarks, self._weights, prior, config,
                 iterations=6,
             )  # fmt: skip
+            error = self._error(state, landmarks)
+            self._live_fit = None  # the shape may be another
         else:
-            state = track_frame(
-                state, self._points, landmarks, self._weights, prior, config, iterations=steps
-            )
+            state, error = self._track(state, landmarks, prior)
         self._state = state
-        error = float(landmark_residuals(state, self._points, landmarks).square().mean().sqrt())
         pose = state.head_pose()[0].double().numpy()
         return FaceEstimate(
             state.code[0].numpy().astype(np.float32),
@@ -283,6 +284,23 @@ class ExpressionEstimator:
             rigid=self._config.fit.correction == "rigid",
         )  # fmt: skip
         return torch.from_numpy(better.landmarks), corrected_prior(better, self._config.fit)
+
+    def _track(
+        self, state: FitState, landmarks: Tensor, prior: CodePrior
+    ) -> tuple[FitState, float]:
+        """The state of the next frame, and its reprojection error."""
+        config, steps = self._config.fit, self._config.iterations
+        if type(self._points) is not SurfacePoints:
+            state = track_frame(
+                state, self._points, landmarks, self._weights, prior, config, iterations=steps
+            )
+            return state, self._error(state, landmarks)
+        if self._live_fit is None:
+            self._live_fit = LiveFit(self._points, state.shape, self._weights, config)
+        return self._live_fit.track(state, landmarks[0].numpy(), prior, steps)
+
+    def _error(self, state: FitState, landmarks: Tensor) -> float:
+        return float(landmark_residuals(state, self._points, landmarks).square().mean().sqrt())
 
     def _prior(self) -> CodePrior:
         # code_prior takes the resting values from the frames it is given; the newest is the last.

@@ -10,6 +10,7 @@ deviation from what is typical of the clip: a face at rest is not a frown becaus
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -111,8 +112,22 @@ def face_colors(image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDA
     patch = image[y0 : max(high[1] + margin, y0 + 1), x0 : max(high[0] + margin, x0 + 1)]
     if patch.size == 0:  # a face wholly outside of the picture
         return np.full((FACE_LANDMARKS, 3), 128.0, np.float32)
+    # Wide blurs on a smaller picture: what averaging f x f pixels blurs already, is taken off.
+    factor = 4 if sigma >= 8 else 2 if sigma >= 4 else 1
+    height, width = (side // factor * factor for side in patch.shape[:2])
+    if factor > 1 and min(height, width) > 0:
+        patch = np.asarray(
+            cv2.resize(
+                patch[:height, :width], (width // factor, height // factor),
+                interpolation=cv2.INTER_AREA,
+            ),
+            np.uint8,
+        )  # fmt: skip
+        sigma = math.sqrt(sigma**2 - (factor**2 - 1) / 12) / factor
+    else:
+        factor = 1
     blurred = cv2.GaussianBlur(np.ascontiguousarray(patch), (0, 0), sigma).astype(np.float32)
-    at = (points - (x0, y0) - 0.5).astype(np.float32)[None]
+    at = ((points - (x0, y0)) / factor - 0.5).astype(np.float32)[None]
     found = cv2.remap(
         blurred, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
@@ -339,7 +354,9 @@ class LandmarkCorrection:
         directions = ((one, none), (none, one), (x, y), (-y, x), (z, none), (none, z))
         modes = np.stack([np.stack(mode, -1).reshape(len(x), -1) for mode in directions], -1)
         seen = error[:, :FACE_LANDMARKS].reshape(len(x), -1, 1)
-        explained = (modes @ (np.linalg.pinv(modes) @ seen)).reshape(len(x), FACE_LANDMARKS, 2)
+        turned = modes.transpose(0, 2, 1)
+        explained = modes @ np.linalg.solve(turned @ modes, turned @ seen)
+        explained = explained.reshape(len(x), FACE_LANDMARKS, 2)
         eyes = np.repeat(explained[:, _EYE_CORNERS].mean(2), 5, axis=1)
         return np.concatenate([explained, eyes], 1)
 

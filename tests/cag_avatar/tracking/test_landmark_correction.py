@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from cag_avatar.errors import InputError
 from cag_avatar.head_models import load_head_model
+from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS
 from cag_avatar.tracking.landmark_correction import (
     LandmarkCorrection,
     face_colors,
@@ -283,3 +285,20 @@ def test_a_person_is_typical_of_itself() -> None:
     other = replace(typical, error=typical.error + uneven)
     shift = correction.correct(*clip, other, rigid=True).landmarks - own.landmarks
     assert np.abs(shift).max() > 0.1
+
+
+@pytest.mark.parametrize("distance", [120, 260])
+def test_wide_blurs_are_taken_from_a_smaller_picture(distance: int) -> None:
+    """As blurring the whole picture gives, on smooth and on noisy pictures."""
+    rng = np.random.default_rng(distance)
+    noise = rng.integers(0, 256, (400, 420, 3)).astype(np.uint8)
+    image = cv2.addWeighted(noise, 0.3, cv2.GaussianBlur(noise, (0, 0), 30), 0.7, 0)
+    points = rng.uniform(60, 330, (478, 2)).astype(np.float32)
+    left, right = EYE_OUTER_CORNERS
+    points[left], points[right] = (80, 200), (80 + distance, 200)
+    sigma = 0.04 * distance
+    whole = cv2.GaussianBlur(image, (0, 0), sigma).astype(np.float32)
+    at = (points - 0.5)[None, :468]
+    expected = cv2.remap(whole, at[..., 0], at[..., 1], cv2.INTER_LINEAR)[0]
+    assert np.abs(face_colors(image, points) - expected).max() < 2.5
+    assert np.abs(face_colors(image, points) - expected).mean() < 0.6
