@@ -4,3 +4,9 @@ The modules that convert and check data import without ROS; the node modules nee
 """
 
 from __future__ import annotations
+
+import os
+
+# The nodes share the cores with each other, and numpy's products are small here: OpenBLAS's second
+# thread only waits, at full load. Takes effect before numpy is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
