@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 #: Lines of each node's output that are kept for error messages.
 KEPT_LINES = 30
+#: Seconds from the first picture, a placard, until an operator should be seen.
+OPERATOR_PATIENCE = 20.0
 #: Seconds between SIGINT, SIGTERM and SIGKILL for nodes that do not end.
 PATIENCE = 5.0
 
@@ -72,7 +74,8 @@ class LiveConfig:
     port: int = 8008
     """TCP port of the page; 0: any free one."""
     duration_s: float | None = None
-    """Seconds to run after the first frame; None: until interrupted."""
+    """Seconds to run after the avatar is shown (or nobody was seen for a while); None: until
+    interrupted."""
     frame_path: Path | None = None
     """Where to save the last frame as PNG; None: nowhere."""
     domain_id: int | None = None
@@ -119,7 +122,7 @@ class LiveResult:
     frames: int
     """Images of the avatar that reached the page."""
     seconds: float
-    """Time from the first frame to the end."""
+    """Time from the avatar's first picture to the end."""
     live_fps: float
     """Images a second."""
     latency_ms_p50: float | None
@@ -211,8 +214,10 @@ def run_live(config: LiveConfig, announce: Callable[[str], object] = print) -> L
             for name, parameters in _node_parameters(config, port, token):
                 nodes.append(_NodeProcess(name, parameters, _node_environment(config)))
             first = _wait_for_first_frame(url, nodes, config.startup_timeout_s, ask)
-            started = time.monotonic()
             announce(f"live on {url}" + (f"?token={token}" if token else ""))
+            if not _wait_for_operator(url, nodes, OPERATOR_PATIENCE, ask):
+                announce("nobody is seen: the avatar stays hidden until somebody is")
+            started = time.monotonic()
             try:
                 while config.duration_s is None or time.monotonic() < started + config.duration_s:
                     for node in nodes:
@@ -303,6 +308,21 @@ def _wait_for_first_frame(
     lines = [f"  {node.name}: {line}" for node in nodes for line in list(node.lines)[-5:]]
     said = "\n".join(lines) or "  (nothing)"
     raise NodeDiedError(f"no image of the avatar within {timeout:g} s; the nodes said:\n{said}")
+
+
+def _wait_for_operator(
+    url: str, nodes: Sequence[_NodeProcess], timeout: float, ask: Callable[[str], bytes]
+) -> bool:
+    """Wait until the avatar is shown and not its placard; whether it is, after ``timeout`` s."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        for node in nodes:
+            node.check()
+        status = _get_status(url, ask)
+        if status is not None and status["state"] in ("live", "hold", "decay"):
+            return True
+        time.sleep(0.2)
+    return False
 
 
 def _get(url: str, token: str = "") -> bytes:
