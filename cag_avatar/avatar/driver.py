@@ -74,6 +74,14 @@ class CodeLayout:
                 groups.setdefault(key, []).append(index)
         return [tuple(group) for group in groups.values()]
 
+    @cached_property
+    def pair_means(self) -> NDArray[np.float64]:
+        """Matrix that takes a code's mean over each of :attr:`pairs`, [P, E]."""
+        matrix = np.zeros((len(self.pairs), len(self.names)))
+        for row, members in enumerate(self.pairs):
+            matrix[row, list(members)] = 1 / len(members)
+        return matrix
+
 
 def gaze_coefficients(names: Sequence[str]) -> NDArray[np.bool_]:
     """Which coefficients turn the eyes, [E] bool: ARKit's eyeLook*, FLAME's eye rotations."""
@@ -115,13 +123,11 @@ class DriverProfile:
         if self.reach is None or limit <= 1:
             return result
         ours, theirs = reach - rest, self.reach - self.rest
-        for members in layout.pairs:
-            index = list(members)
-            own, other = float(ours[index].mean()), float(theirs[index].mean())
-            if min(own, other) > least:
-                gain = float(np.clip(own / other, 1 / limit, limit))
-                result[index] = gain**self.trust
-        return result
+        own, other = layout.pair_means @ ours, layout.pair_means @ theirs
+        known = np.minimum(own, other) > least
+        ratio = np.where(known, own, 1.0) / np.where(known, other, 1.0)
+        gains = np.clip(ratio, 1 / limit, limit) ** self.trust
+        return np.asarray(result + (layout.pair_means > 0).T @ (gains - 1.0))
 
 
 def resting_code(codes: NDArray[np.floating], layout: CodeLayout) -> NDArray[np.float64]:

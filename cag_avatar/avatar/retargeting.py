@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from cag_avatar.avatar.code_distribution import soft_clamp
 from cag_avatar.avatar.driver import CodeLayout, DriverProfile
 from cag_avatar.avatar.record import CaptureRecord
 from cag_avatar.errors import InputError
-from cag_avatar.geometry import matrix_to_rotation_vector, rotation_vector_to_matrix
 
 __all__ = [
     "Gaze",
@@ -154,14 +153,13 @@ def retarget_head_pose(
         Head pose of the avatar, [4, 4] float64.
     """
     settings = settings or Retargeting()
-    turn = torch.from_numpy(pose[:3, :3] @ neutral[:3, :3].T)
-    vector = matrix_to_rotation_vector(turn).numpy()
+    vector = Rotation.from_matrix(pose[:3, :3] @ neutral[:3, :3].T).as_rotvec()
     home = record.neutral_head_pose
     distance = home[2, 3] / neutral[2, 3] if neutral[2, 3] > 0.05 else 1.0
     shift = (pose[:3, 3] - neutral[:3, 3]) * distance * settings.translation_gain
     margin = np.repeat([settings.rotation_margin, settings.translation_margin], 3)
     motion = soft_clamp(np.concatenate([vector, shift]), record.pose_min, record.pose_max, margin)
     result = home.copy()
-    result[:3, :3] = rotation_vector_to_matrix(torch.from_numpy(motion[:3])).numpy() @ home[:3, :3]
+    result[:3, :3] = Rotation.from_rotvec(motion[:3]).as_matrix() @ home[:3, :3]
     result[:3, 3] = home[:3, 3] + motion[3:]
     return result

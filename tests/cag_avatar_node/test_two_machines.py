@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ class Robot:
     def longest_gap(self, since: float, until: float) -> float:
         """Between two pictures."""
         times = [when for event, when in self.events if event == "image" and since <= when <= until]
-        return max((b - a for a, b in zip(times, times[1:], strict=False)), default=until - since)
+        return max((b - a for a, b in pairwise(times)), default=until - since)
 
 
 @pytest.fixture
