@@ -180,9 +180,16 @@ def _check_size(image: RawImage, encoding: _Encoding) -> int:
     return height * 3 // 2 if encoding.planes else height
 
 
+#: LOG_LEVEL_ERROR of OpenCV's logger.
+_ERRORS_ONLY = 2
+
+
 def silence_decoder() -> None:
     """Keep OpenCV from writing a line for each broken picture, in the whole process."""
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    if hasattr(cv2, "setLogLevel"):  # OpenCV 4.5 to 4.x
+        cv2.setLogLevel(_ERRORS_ONLY)
+    else:
+        cv2.utils.logging.setLogLevel(_ERRORS_ONLY)
 
 
 def compressed_to_rgb(image: RawCompressedImage) -> NDArray[np.uint8]:
