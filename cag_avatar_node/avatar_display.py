@@ -128,21 +128,11 @@ class AvatarDisplay(ManagedNode):
         """Subscribe."""
         assert self._board is not None
         self._board.set_active(True)
-        self._states = self.create_subscription(
-            String,
-            STATE_TOPIC,
-            self._on_state,
-            LATCHED_QOS,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
         self._active = True
         self._follow_interest()
 
     def deactivate(self) -> None:
         """Unsubscribe; the page says that the display is not active."""
-        if self._states is not None:
-            self.destroy_subscription(self._states)
-            self._states = None
         self._unsubscribe()
         if self._board is not None:
             self._board.set_active(False)
@@ -202,6 +192,13 @@ class AvatarDisplay(ManagedNode):
             return
         wanted = not self.value("lazy") or board.watched()
         if wanted and self._images is None:
+            self._states = self.create_subscription(
+                String,
+                STATE_TOPIC,
+                self._on_state,
+                LATCHED_QOS,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
             self._watch = InputWatch(self, COMPRESSED_TOPIC, IMAGE_QOS, self.value("input_timeout"))
             self._images = self.create_subscription(
                 CompressedImage,
@@ -218,6 +215,9 @@ class AvatarDisplay(ManagedNode):
 
     def _unsubscribe(self) -> None:
         self._watch = None
+        if self._states is not None:
+            self.destroy_subscription(self._states)
+            self._states = None
         if self._images is not None:
             self.destroy_subscription(self._images)
             self._images = None

@@ -64,6 +64,12 @@ class AvatarOutputs:
         """How many subscriptions images and camera info have."""
         return self.viewers + int(self._camera_info.get_subscription_count())
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody wants to know anything of the avatar."""
+        others = (self._state, self._latency)
+        return self.audience > 0 or any(p.get_subscription_count() > 0 for p in others)
+
     def publish_state(self, name: str) -> None:
         """Publish the state, if it changed."""
         if name != self._state_name:

@@ -118,6 +118,7 @@ class AvatarRenderer(ManagedNode):
                 avatar=self._on_avatar_name,
             ),
             self.value("input_timeout"),
+            lambda: self._outputs is not None and self._outputs.wanted,
         )
         self._loop.start()
 
@@ -170,7 +171,7 @@ class AvatarRenderer(ManagedNode):
         for kind, count in self._faults.counts().items():
             health.values[f"dropped_{kind}"] = str(count)
             health.worsen(DiagnosticStatus.WARN, f"messages dropped ({kind}): {count}")
-        silence = self._inputs.watch.check() if self._inputs is not None else None
+        silence = self._inputs.silence() if self._inputs is not None else None
         if silence is not None:
             health.worsen(DiagnosticStatus.WARN, silence)
         return health

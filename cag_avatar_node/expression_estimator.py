@@ -116,8 +116,9 @@ class ExpressionEstimatorNode(ManagedNode):
         self._worker = MailboxWorker("estimate", self._handle, self.report_exception)
         self._worker.start()
         self._input = ImageInput(
-            self, self.value("input"), self.value("input_timeout"), self._worker.mailbox.put
-        )
+            self, self.value("input"), self.value("input_timeout"), self._worker.mailbox.put,
+            self._wanted,
+        )  # fmt: skip
 
     def deactivate(self) -> None:
         """Stop subscribing and publishing."""

@@ -11,6 +11,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
+from cag_avatar_node.demand import OnDemand
 from cag_avatar_node.input_watch import InputWatch
 from cag_avatar_node.qos import IMAGE_QOS
 
@@ -33,17 +34,24 @@ def choose_input(wanted: str, raw_publishers: int, compressed_publishers: int) -
 
 
 class ImageInput:
-    """One subscription, to the topic that has a publisher, best effort, newest only.
+    """One subscription, to the topic that has a publisher, best effort, newest only; none while
+    nobody wants anything of the images.
 
     Args:
         node: the subscribing node.
         wanted: ``raw``, ``compressed``, or ``auto``: looks twice a second who publishes.
         timeout: seconds of silence before :meth:`silence` speaks.
         deliver: called with each message, on the executor's thread.
+        demand: whether anybody wants anything.
     """
 
     def __init__(
-        self, node: Node, wanted: str, timeout: float, deliver: Callable[[AnyImage], None]
+        self,
+        node: Node,
+        wanted: str,
+        timeout: float,
+        deliver: Callable[[AnyImage], None],
+        demand: Callable[[], bool],
     ) -> None:
         self._node = node
         self._wanted = wanted
@@ -53,7 +61,8 @@ class ImageInput:
         self.current = ""
         self._subscription: Subscription[Image] | Subscription[CompressedImage] | None = None
         self._watch: InputWatch | None = None
-        self._look()
+        self._demand = OnDemand(node, demand, self._look, self._unsubscribe)
+        self._demand.look()
         # Not the node's clock: a simulation that stands still has publishers too.
         self._timer = (
             node.create_timer(
@@ -72,22 +81,25 @@ class ImageInput:
         if self._timer is not None:
             self._node.destroy_timer(self._timer)
             self._timer = None
-        self._unsubscribe()
+        self._demand.destroy()
 
     def _unsubscribe(self) -> None:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+        self._watch = None
 
     def _look(self) -> None:
+        if not self._demand.running:
+            return
         raw, compressed = (
             self._node.count_publishers(topic) if self._wanted == "auto" else 0
             for topic in (RAW_TOPIC, COMPRESSED_TOPIC)
         )
         choice = choose_input(self._wanted, raw, compressed)
-        if choice == self.current:
+        if choice == self.current and self._subscription is not None:
             return
-        if self.current:
+        if self.current and choice != self.current:
             self._node.get_logger().info(f"images: {choice} from now on")
         self._unsubscribe()
         kind, topic = (Image, RAW_TOPIC) if choice == "raw" else (CompressedImage, COMPRESSED_TOPIC)

@@ -15,6 +15,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
 
 from cag_avatar.errors import InputError
+from cag_avatar_node.demand import OnDemand
 from cag_avatar_node.expression_validation import (
     CheckedExpression,
     ExpressionError,
@@ -79,22 +80,31 @@ class Signals:
 class RendererInputs:
     """Subscribes; expressions go to the mailbox, everything else to ``signals``.
 
+    Expressions are subscribed to only while somebody wants something of the avatar, so that nothing
+    is estimated for nobody.
+
     Args:
         node: that subscribes.
         mailbox: of the renderer's thread.
         signals: for the other messages.
         timeout: seconds without an expression before a warning.
+        wanted: whether anybody wants anything of the avatar.
     """
 
     def __init__(
-        self, node: Node, mailbox: Mailbox[Arrival], signals: Signals, timeout: float
+        self,
+        node: Node,
+        mailbox: Mailbox[Arrival],
+        signals: Signals,
+        timeout: float,
+        wanted: Callable[[], bool],
     ) -> None:
         self._node = node
         self._mailbox = mailbox
-        self.watch = InputWatch(node, EXPRESSION_TOPIC, EXPRESSION_QOS, timeout)
+        self._timeout = timeout
+        self._watch: InputWatch | None = None
         self._subscriptions: list[Any] = []
-        self._subscribe(FaceExpression, EXPRESSION_TOPIC, self._on_face, EXPRESSION_QOS)
-        self._subscribe(JointState, JOINTS_TOPIC, self._on_face, EXPRESSION_QOS)
+        self._faces: list[Any] = []
         for kind, topic, call in (
             (Bool, PRESENT_TOPIC, signals.present),
             (Bool, CONSENT_TOPIC, signals.consent),
@@ -102,7 +112,7 @@ class RendererInputs:
             (Bool, PASSENGER_TOPIC, signals.passenger),
             (String, AVATAR_TOPIC, signals.avatar),
         ):
-            self._subscribe(kind, topic, _data_to(call), SIGNAL_QOS)
+            self._subscriptions.append(self._subscribe(kind, topic, _data_to(call), SIGNAL_QOS))
         try:
             from hri_msgs.msg import Expression
         except ImportError:
@@ -110,29 +120,50 @@ class RendererInputs:
                 f"hri_msgs is not installed: {ROBOT_TOPIC} is left out", once=True
             )
         else:
-            self._subscribe(Expression, ROBOT_TOPIC, signals.robot, SIGNAL_QOS)
+            self._subscriptions.append(
+                self._subscribe(Expression, ROBOT_TOPIC, signals.robot, SIGNAL_QOS)
+            )
+        self._demand = OnDemand(node, wanted, self._listen, self._rest)
+        self._demand.look()
+
+    def silence(self) -> str | None:
+        """Why no expression comes, if none came for long; see InputWatch.check()."""
+        return None if self._watch is None else self._watch.check()
 
     def destroy(self) -> None:
         """End the subscriptions."""
+        self._demand.destroy()
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
 
+    def _listen(self) -> None:
+        self._watch = InputWatch(self._node, EXPRESSION_TOPIC, EXPRESSION_QOS, self._timeout)
+        self._faces = [
+            self._subscribe(kind, topic, self._on_face, EXPRESSION_QOS)
+            for kind, topic in ((FaceExpression, EXPRESSION_TOPIC), (JointState, JOINTS_TOPIC))
+        ]
+
+    def _rest(self) -> None:
+        self._watch = None
+        for subscription in self._faces:
+            self._node.destroy_subscription(subscription)
+        self._faces = []
+
     def _subscribe(
         self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile
-    ) -> None:
-        self._subscriptions.append(
-            self._node.create_subscription(
-                kind,
-                topic,
-                callback,
-                qos,
-                qos_overriding_options=QoSOverridingOptions(policy_kinds=_POLICIES),
-            )
+    ) -> Any:
+        return self._node.create_subscription(
+            kind,
+            topic,
+            callback,
+            qos,
+            qos_overriding_options=QoSOverridingOptions(policy_kinds=_POLICIES),
         )
 
     def _on_face(self, message: FaceExpression | JointState) -> None:
-        self.watch.received()
+        if self._watch is not None:
+            self._watch.received()
         seconds = self._node.get_clock().now().nanoseconds * 1e-9
         self._mailbox.put(Arrival(message, seconds, time.monotonic()))
 

@@ -20,6 +20,7 @@ from cag_avatar_msgs.msg import FaceExpression
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from cag_avatar.avatar.animator import Animator
@@ -27,7 +28,7 @@ from cag_avatar.head_models.arkit import ARKIT_INDEX
 from cag_avatar_node.avatar_renderer import AvatarRenderer
 from cag_avatar_node.head_pose_conversion import head_pose_to_face_pose
 from cag_avatar_node.image_conversion import image_to_rgb
-from cag_avatar_node.qos import EXPRESSION_QOS, IMAGE_QOS
+from cag_avatar_node.qos import EXPRESSION_QOS, IMAGE_QOS, LATCHED_QOS
 
 SIZE = 96
 TOPIC = "/operator/face/expression"
@@ -239,12 +240,21 @@ def test_a_lost_face_is_held_then_fades_to_rest(
 def test_nothing_is_rendered_for_nobody(
     world: Any, start: Callable[..., Any], wait_until: Callable[..., None]
 ) -> None:
+    """Nor are codes taken, so that the estimator may rest; for a listener to the state they are."""
     node = start()
-    publisher = world.publisher(FaceExpression, TOPIC, EXPRESSION_QOS)
+    publisher = world.node.create_publisher(FaceExpression, TOPIC, EXPRESSION_QOS)
+    time.sleep(0.6)
+    assert publisher.get_subscription_count() == 0
+    state = world.node.create_subscription(
+        String, "/avatar_renderer/state", lambda message: None, LATCHED_QOS
+    )
+    wait_until(lambda: publisher.get_subscription_count() == 1, "the renderer")
     publisher.publish(make_expression(1))
     wait_until(lambda: node._stage._newest_stamp is not None, "the message")
     time.sleep(0.2)
     assert node._stage.timings["render"].percentiles(node.seconds(), 50) is None
+    world.node.destroy_subscription(state)
+    wait_until(lambda: publisher.get_subscription_count() == 0, "rest")
 
 
 def test_cleanup_frees_and_configure_loads_again(world: Any, start: Callable[..., Any]) -> None:

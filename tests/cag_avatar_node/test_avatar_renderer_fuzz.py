@@ -136,13 +136,13 @@ def test_no_message_stops_the_renderer(
         (Bool, "/vehicle/passenger_display", fuzzer.flag, 0.04),
         (String, "/avatar_renderer/avatar_name", fuzzer.name, 0.04),
     ]
+    publishers = [world.publisher(kind, topic, SIGNAL_QOS) for kind, topic, _, _ in kinds]
     subscribed = {
         name
         for name, _ in node.get_subscriber_names_and_types_by_node("avatar_renderer", "/")
         if name not in ("/parameter_events", "/clock")
     }
     assert subscribed - {"/robot_face/expression"} == {topic for _, topic, _, _ in kinds}
-    publishers = [world.publisher(kind, topic, SIGNAL_QOS) for kind, topic, _, _ in kinds]
     shares = np.array([share for *_, share in kinds])
     faces = 0
     for index in fuzzer.random.choice(len(kinds), COUNT, p=shares / shares.sum()):

@@ -166,12 +166,21 @@ def test_nothing_is_estimated_for_nobody(
     known_estimator_node: type[Any],
     make_image: Callable[..., Image],
 ) -> None:
+    """Images are not even taken; once somebody listens they are, until nobody does any more."""
     node = world.start(known_estimator_node)
-    publisher = world.publisher(Image, "/camera/image_raw", IMAGE_QOS)
-    for _ in range(5):
-        publisher.publish(make_image(grey))
-        time.sleep(0.02)
-    assert node.tracker.seen == []
+    publisher = world.node.create_publisher(Image, "/camera/image_raw", IMAGE_QOS)
+    time.sleep(0.6)
+    assert publisher.get_subscription_count() == 0
+    listener = world.node.create_subscription(
+        FaceExpression, "/operator/face/expression", lambda message: None, EXPRESSION_QOS
+    )
+    wait_until(lambda: publisher.get_subscription_count() == 1, "the estimator")
+    wait_until(
+        lambda: publisher.publish(make_image(grey)) or time.sleep(0.02) or node.tracker.seen,
+        "an estimate",
+    )
+    world.node.destroy_subscription(listener)
+    wait_until(lambda: publisher.get_subscription_count() == 0, "rest")
 
 
 def test_silence_is_explained(
@@ -180,6 +189,7 @@ def test_silence_is_explained(
     capfd: pytest.CaptureFixture[str],
     known_estimator_node: type[Any],
 ) -> None:
+    world.listen(FaceExpression, "/operator/face/expression", EXPRESSION_QOS)
     world.start(known_estimator_node, input_timeout=0.5)
     seen: list[str] = []
     wait_until(
@@ -362,11 +372,8 @@ def test_the_annotated_picture_is_made_for_its_subscriber_only(
     make_image: Callable[..., Image],
 ) -> None:
     node = world.start(known_estimator_node, annotated_rate=2.0)
-    publisher = world.publisher(Image, "/camera/image_raw", IMAGE_QOS)
-    publisher.publish(make_image(grey))
-    time.sleep(0.1)
-    assert node.tracker.seen == []
     pictures = world.listen(Image, "/expression_estimator/annotated", IMAGE_QOS)
+    publisher = world.publisher(Image, "/camera/image_raw", IMAGE_QOS)
     image = make_image(grey)
 
     def send() -> None:
