@@ -33,7 +33,7 @@ PARAMETERS: tuple[NodeParameter, ...] = (
     NodeParameter("camera", "", "Camera index (0) or device path (/dev/video0)."),
     NodeParameter("loop", True, "Start the file again at its end.", dynamic=True),
     NodeParameter(
-        "wait_for_subscriber", True, "Start the file when somebody subscribes to the images."
+        "wait_for_subscriber", True, "Play the file only while somebody subscribes to the images."
     ),
     NodeParameter("encoding", "bgr8", "Encoding of the images.", choices=("bgr8", "rgb8")),
     NodeParameter(
@@ -126,11 +126,12 @@ class VideoSource(ManagedNode):
         capture, sink = self._capture, self._sink
         assert isinstance(capture, FileCapture)
         assert sink is not None
-        while self.value("wait_for_subscriber") and not sink.has_subscribers:
-            if self._stop.wait(0.02):
-                return
         start, index = time.monotonic(), 0
         while not self._stop.is_set():
+            if self.value("wait_for_subscriber") and not sink.has_subscribers:
+                self._stop.wait(0.02)
+                start, index = time.monotonic(), 0
+                continue
             frame = capture.read()
             if frame is None:
                 if not self.value("loop"):

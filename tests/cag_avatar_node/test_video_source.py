@@ -63,6 +63,33 @@ def test_plays_the_file_at_its_rate_with_acquisition_stamps(
     assert rate == pytest.approx(20, rel=0.1)
 
 
+def test_pauses_while_nobody_listens(
+    world: Any,
+    numbered_video: Path,
+    frame_number: Callable[[Any], int],
+    wait_until: Callable[..., None],
+) -> None:
+    node = world.start(VideoSource, video=str(numbered_video), loop=False)
+    received: list[Image] = []
+
+    def listen() -> Any:
+        return world.node.create_subscription(
+            Image, "/camera/image_raw", received.append, IMAGE_QOS
+        )
+
+    first = listen()
+    wait_until(lambda: len(received) >= 4, "images")
+    world.node.destroy_subscription(first)
+    time.sleep(0.5)
+    published = node.health().values["published"]
+    time.sleep(0.5)
+    assert node.health().values["published"] == published
+    count = len(received)
+    listen()
+    wait_until(lambda: len(received) > count, "the rest")
+    assert frame_number(image_to_rgb(received[count])) <= int(published) + 2
+
+
 def test_loops_in_another_encoding_and_size(
     world: Any,
     numbered_video: Path,
