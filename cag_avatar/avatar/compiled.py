@@ -68,10 +68,9 @@ class _Scene(ctypes.Structure):
             "expressions",
         )),
         *((name, c_void_p) for name in (
-            "rest", "expression",
-            "skinning", "face", "vertex_start", "vertex_face", "used", "edge", "rest_frame",
-            "corner", "weight", "triangle", "rotation", "log_scale", "log2_opacity", "color", "sh",
-            "mean_offset", "limit", "basis", "basis_step",
+            "rest", "expression", "skinning", "face", "vertex_start", "vertex_face", "used", "edge",
+            "rest_frame", "corner", "weight", "triangle", "rotation", "log_scale", "log2_opacity",
+            "color", "sh", "mean_offset", "limit", "basis", "basis_step",
         )),
     )  # fmt: skip
 
@@ -82,8 +81,7 @@ class _Work(ctypes.Structure):
     _fields_ = (
         *((name, c_void_p) for name in (
             "known", "basis_weight", "canonical", "offset", "posed", "face_normal", "vertex_normal",
-            "turn", "record", "box", "key", "order",
-            "start", "end", "pair",
+            "turn", "record", "box", "key", "order", "start", "end", "pair",
         )),
         ("room", c_int64),
     )  # fmt: skip
@@ -99,9 +97,7 @@ class _Frame(ctypes.Structure):
         ("head", c_float * 9),
         ("background", c_float * 3),
         ("reserved", c_float),
-        *((n, c_void_p) for n in (
-            "backdrop", "code", "values", "joint", "image",
-        )),
+        *((name, c_void_p) for name in ("code", "values", "joint", "image")),
         ("seconds", c_double * 6),
     )  # fmt: skip
 
@@ -157,6 +153,9 @@ class CompiledAvatar:
         lanes = int(self._library.cag_lanes())
         if isinstance(avatar.fusion, CrossAttentionFusion) and avatar.fusion.head_size % lanes:
             raise NativeUnavailableError(f"head_size must be a multiple of {lanes} here")
+        for structure in (_Network, _Scene, _Work, _Frame):
+            size = getattr(self._library, f"cag{structure.__name__.lower()}_size")()
+            assert size == ctypes.sizeof(structure), structure.__name__
         self._render_frame = self._library.cag_render
         self._render_frame.restype = c_int64
         self._render_frame.argtypes = [c_void_p] * 4
@@ -169,7 +168,8 @@ class CompiledAvatar:
         with torch.no_grad():
             self._scene = self._make_scene(basis)
             self._network = self._make_network(basis)
-        self._frame = self._make_frame(background, threads or torch.get_num_threads())
+        self._background = background
+        self._frame = self._make_frame(threads or torch.get_num_threads())
         self._work = self._make_work()
 
     @property
@@ -232,6 +232,7 @@ class CompiledAvatar:
             self._kept["canonical"][:] = canonical.numpy()
         frame.head[:] = head_pose[:3, :3].ravel().tolist()
         frame.channels, frame.bgr = channels, int(bgr)
+        frame.background[:] = self._background[::-1] if bgr else self._background
         frame.image = out.ctypes.data
         with kernel_launch:
             pairs = self._draw()
@@ -351,14 +352,13 @@ class CompiledAvatar:
         self._point(made, arrays)
         return made
 
-    def _make_frame(self, background: tuple[float, float, float], threads: int) -> _Frame:
+    def _make_frame(self, threads: int) -> _Frame:
         camera, fusion = self.camera, self._avatar.fusion
         frame = _Frame(
             width=camera.width, height=camera.height, channels=3, threads=threads,
             fx=camera.fx, fy=camera.fy, cx=camera.cx, cy=camera.cy,
         )  # fmt: skip
         frame.limits[:] = frustum_limits(camera)
-        frame.background[:] = background
         values: tuple[int, ...] = (fusion.context_size,)
         if isinstance(fusion, CrossAttentionFusion):
             values = (fusion.heads, fusion.num_tokens, fusion.head_size)

@@ -126,9 +126,8 @@ typedef struct {
     float fx, fy, cx, cy;
     float limits[4];            /* of x / z and y / z in the Jacobian */
     float head[9];              /* head pose's rotation, row by row */
-    float background[3];        /* 0 .. 255 */
-    float reserved;
-    const uint8_t *backdrop;    /* [H, W, 3] in the picture's order instead of the colour; or NULL */
+    float background[3];        /* 0 .. 255, in the picture's order */
+    float reserved;             /* aligns what follows */
     const float *code;          /* [E]; used where there are expression offsets */
     const float *values;        /* [heads, tokens, head_size], or [context] that all share */
     const float *joint;         /* [J, 3, 4] canonical to camera */
@@ -732,13 +731,9 @@ static void store_tile(const Frame *f, const Tile *tile, int left, int top) {
         size_t at = (size_t)(top + r) * f->width + left;
         uint8_t *out = f->image + at * n, value[3][TILE];
         if (n == 3) {
-            const uint8_t *ground = f->backdrop ? f->backdrop + at * 3 : NULL;
             for (int c = 0; c < 3; c++)
                 for (int x = 0; x < TILE; x++)
                     value[c][x] = to_byte(255.0f * color[c][x] + t[x] * f->background[c]);
-            for (int x = 0; ground && x < width; x++)
-                for (int c = 0; c < 3; c++)
-                    value[c][x] = to_byte(255.0f * color[c][x] + t[x] * (float)ground[3 * x + c]);
             for (int x = 0; x < width; x++)
                 out[3 * x] = value[0][x], out[3 * x + 1] = value[1][x], out[3 * x + 2] = value[2][x];
         } else { /* the colour of what is there, not premultiplied, and how much of it is */

@@ -116,7 +116,7 @@ def test_background_order_of_colours_and_alpha():
     inside = plain_picture(avatar, code, pose, torso, camera)[1] > 0.99
     assert inside.any()
     assert np.abs(bgr[inside].astype(int) - rgb[inside][:, ::-1]).max() <= 1
-    assert bgr[0, 0].tolist() == [10, 20, 30]  # the background is given in the picture's order
+    assert bgr[0, 0].tolist() == [30, 20, 10]
     rgba = live.render(code, pose, torso, channels=4)
     _, alpha = plain_picture(avatar, code, pose, torso, camera)
     assert np.abs(rgba[..., 3] - 255 * alpha).mean() < 1
