@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["Mailbox", "MailboxWorker"]
+__all__ = ["Mailbox", "MailboxThread", "MailboxWorker"]
 
 T = TypeVar("T")
 
@@ -56,7 +57,39 @@ class Mailbox(Generic[T]):
         return self._closed
 
 
-class MailboxWorker(Generic[T]):
+class MailboxThread(ABC, Generic[T]):
+    """One thread with a mailbox; a subclass says what it does with it.
+
+    Args:
+        name: thread name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.mailbox: Mailbox[T] = Mailbox()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout: float = 10.0) -> bool:
+        """Close the mailbox and wait for the item in hand; False if it did not end in time."""
+        self.mailbox.close()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        if self._thread.is_alive():
+            logging.getLogger(__name__).error(
+                "%s did not stop within %g s", self._thread.name, timeout
+            )
+            return False
+        return True
+
+    @abstractmethod
+    def _run(self) -> None:
+        """What the thread does, until the mailbox is closed."""
+
+
+class MailboxWorker(MailboxThread[T]):
     """One thread that handles the newest item of a mailbox.
 
     Args:
@@ -75,28 +108,11 @@ class MailboxWorker(Generic[T]):
         idle: Callable[[], None] | None = None,
         idle_interval: float | None = None,
     ) -> None:
-        self.mailbox: Mailbox[T] = Mailbox()
+        super().__init__(name)
         self._handle = handle
         self._on_error = on_error
         self._idle = idle
         self._idle_interval = idle_interval if idle is not None else None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self, timeout: float = 10.0) -> bool:
-        """Close the mailbox and wait for the item in hand; False if it did not end in time."""
-        self.mailbox.close()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-        if self._thread.is_alive():
-            logging.getLogger(__name__).error(
-                "%s did not stop within %g s", self._thread.name, timeout
-            )
-            return False
-        return True
 
     def _run(self) -> None:
         while not self.mailbox.closed:

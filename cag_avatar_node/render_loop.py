@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
-from cag_avatar_node.mailbox import Mailbox
+from cag_avatar_node.mailbox import MailboxThread
 
 __all__ = ["RenderLoop"]
 
@@ -17,8 +15,8 @@ T = TypeVar("T")
 _AFTER_ERROR = 0.5
 
 
-class RenderLoop(Generic[T]):
-    """One thread with a one-slot mailbox and an alarm clock.
+class RenderLoop(MailboxThread[T]):
+    """One thread with a one-slot mailbox and an alarm clock; the first tick is at once.
 
     Args:
         name: thread name.
@@ -35,27 +33,10 @@ class RenderLoop(Generic[T]):
         tick: Callable[[], float],
         on_error: Callable[[Exception], None],
     ) -> None:
-        self.mailbox: Mailbox[T] = Mailbox()
+        super().__init__(name)
         self._handle = handle
         self._tick = tick
         self._on_error = on_error
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Start the thread; the first tick is at once."""
-        self._thread.start()
-
-    def stop(self, timeout: float = 10.0) -> bool:
-        """Wait for what is in hand; False if it did not end in time."""
-        self.mailbox.close()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-        if self._thread.is_alive():
-            logging.getLogger(__name__).error(
-                "%s did not stop within %g s", self._thread.name, timeout
-            )
-            return False
-        return True
 
     def _run(self) -> None:
         due = time.monotonic()

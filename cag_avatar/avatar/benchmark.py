@@ -19,13 +19,12 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from cag_avatar.avatar.compiled import CompiledAvatar
-from cag_avatar.avatar.distillation import sample_driving
+from cag_avatar.avatar.distillation import quantised, sample_driving
 from cag_avatar.avatar.fidelity import plain_picture
 from cag_avatar.avatar.model import Avatar
 from cag_avatar.avatar.offset_basis import BLOCK, OffsetBasis
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
-from cag_avatar.fusion.offsets import NUM_OUTPUTS
 
 __all__ = ["FrameTimes", "bench_live", "cost_exponent", "first_frame", "resampled", "time_frames"]
 
@@ -146,17 +145,15 @@ def _resampled_basis(basis: OffsetBasis, nearest: NDArray[np.integer]) -> Offset
     rows = np.concatenate([nearest, np.zeros(blocks * BLOCK - count, nearest.dtype)])
     block, lane = rows // BLOCK, rows % BLOCK
     values = basis.levels[block, :, :, lane] * basis.step[block]  # [N, 12, K]
-    shaped = values.reshape(blocks, BLOCK, NUM_OUTPUTS, basis.rank).transpose(0, 2, 3, 1)
-    step = np.abs(shaped).max(-1) / 127
-    levels = np.rint(shaped / np.maximum(step, 1e-30)[..., None]).astype(np.int8)
+    levels, step = quantised(values.transpose(2, 0, 1))
     first = {int(g): i for i, g in reversed(list(enumerate(nearest)))}
     # A Gaussian that nobody is nearest to is asked for through any other: times stay true.
     asked = np.array([first.get(int(g), 0) for g in basis.rows], np.int32)
     return replace(
         basis,
         mean=np.ascontiguousarray(basis.mean[:, rows]),
-        levels=np.ascontiguousarray(levels),
-        step=np.ascontiguousarray(step, np.float32),
+        levels=levels,
+        step=step,
         rows=asked,
     )
 

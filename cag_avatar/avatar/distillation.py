@@ -22,7 +22,7 @@ from cag_avatar.errors import InputError
 from cag_avatar.fusion.offsets import NUM_OUTPUTS
 from cag_avatar.geometry import rotation_vector_to_matrix
 
-__all__ = ["DEFAULT_RANK", "fit_offset_basis", "sample_driving"]
+__all__ = ["DEFAULT_RANK", "fit_offset_basis", "quantised", "sample_driving"]
 
 #: 53 dB against the network on a trained avatar of 13,394 Gaussians; 64 gave 50, 192 gave 55.
 DEFAULT_RANK = 96
@@ -105,7 +105,7 @@ def fit_offset_basis(
     solve = np.linalg.pinv(known.T.astype(np.float64)) / np.tile(_UNITS, len(rows))
     padding = -n % BLOCK
     physical = (directions * units).reshape(len(kept), n, NUM_OUTPUTS)
-    levels, step = _quantised(np.pad(physical, ((0, 0), (0, padding), (0, 0))))
+    levels, step = quantised(np.pad(physical, ((0, 0), (0, padding), (0, 0))))
     centre = np.pad((mean * units).reshape(n, NUM_OUTPUTS), ((0, padding), (0, 0))).T
     return OffsetBasis(
         np.ascontiguousarray(centre),
@@ -133,7 +133,7 @@ def _telling_rows(directions: NDArray[np.float32], gaussians: int) -> NDArray[np
     return np.array(sorted(chosen))
 
 
-def _quantised(basis: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantised(basis: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Basis [K, padded N, 12] -> levels [N / BLOCK, 12, K, BLOCK] and steps [N / BLOCK, 12, K]."""
     blocks = basis.reshape(len(basis), -1, BLOCK, NUM_OUTPUTS).transpose(1, 3, 0, 2)
     step = np.abs(blocks).max(-1) / 127

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -46,8 +47,9 @@ FORMAT = "cag_avatar"
 FORMAT_VERSION = 1
 
 _HALF = frozenset({"expression_basis", "local.weight"})
-#: Prefixes of the tensors of the regressor and of the live basis.
-_REGRESSOR, _LIVE = "regressor.", "live."
+#: Prefixes of the tensors of the regressor and of the live basis, and their fields of the header.
+_REGRESSOR, _LIVE = "regressor", "live"
+_PROTOCOLS = {_REGRESSOR: "regressor", _LIVE: "live_basis"}
 #: Index tensors of the samples and the size that bounds their entries.
 _INDICES = {"sample_face": "faces", "sample_region": "regions"}
 _SIZES = ("vertices", "faces", "uv", "expressions", "gaussians", "eye_left", "eye_right")
@@ -90,11 +92,11 @@ def save_avatar(path: Path | str, avatar: Avatar) -> None:
     if regressor is not None:
         body["regressor"] = regressor.protocol
         for name, array in regressor.tensors().items():
-            tensors[_REGRESSOR + name] = torch.from_numpy(array)
+            tensors[f"{_REGRESSOR}.{name}"] = torch.from_numpy(array)
     if avatar.live_basis is not None:
         body["live_basis"] = avatar.live_basis.protocol
         for name, array in avatar.live_basis.tensors().items():
-            tensors[_LIVE + name] = torch.from_numpy(array)
+            tensors[f"{_LIVE}.{name}"] = torch.from_numpy(array)
     metadata = {
         "format": FORMAT,
         "version": str(FORMAT_VERSION),
@@ -164,7 +166,7 @@ def load_regressor(path: Path | str) -> CodeRegressor | None:
     """
     path = Path(path)
     with _opened(path) as (handle, body):
-        names = [n for n in handle.keys() if n.startswith(_REGRESSOR)]  # noqa: SIM118
+        names = [n for n in handle.keys() if n.startswith(_REGRESSOR + ".")]  # noqa: SIM118
         tensors = {name: handle.get_tensor(name) for name in names}
     return _regressor(path, body, tensors)
 
@@ -212,33 +214,30 @@ def _body(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     return body
 
 
+def _taken(
+    prefix: str, body: dict[str, Any], tensors: dict[str, Tensor]
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Take the tensors "prefix.*" out of ``tensors``; with the header's field of that name."""
+    start = prefix + "."
+    names = [name for name in tensors if name.startswith(start)]
+    arrays = {name.removeprefix(start): tensors.pop(name).numpy() for name in names}
+    protocol = body.get(_PROTOCOLS[prefix])
+    return arrays, protocol if isinstance(protocol, dict) else {}
+
+
 def _regressor(
     path: Path, body: dict[str, Any], tensors: dict[str, Tensor]
 ) -> CodeRegressor | None:
     """Take the regressor's tensors out of ``tensors``, if there are any."""
-    names = [name for name in tensors if name.startswith(_REGRESSOR)]
-    if not names:
-        return None
-    arrays = {name.removeprefix(_REGRESSOR): tensors.pop(name).numpy() for name in names}
-    protocol = body.get("regressor")
-    return CodeRegressor.of_tensors(
-        arrays, protocol if isinstance(protocol, dict) else {}, str(path)
-    )
+    arrays, protocol = _taken(_REGRESSOR, body, tensors)
+    return CodeRegressor.of_tensors(arrays, protocol, str(path)) if arrays else None
 
 
 def _live_basis(path: Path, body: dict[str, Any], tensors: dict[str, Tensor]) -> OffsetBasis | None:
     """Take the live basis's tensors out of ``tensors``, if there are any."""
-    names = [name for name in tensors if name.startswith(_LIVE)]
-    if not names:
-        return None
-    arrays = {name.removeprefix(_LIVE): tensors.pop(name).numpy() for name in names}
-    protocol = body.get("live_basis")
-    return OffsetBasis.of_tensors(
-        arrays,
-        body["sizes"].get("gaussians", 0),
-        protocol if isinstance(protocol, dict) else {},
-        str(path),
-    )
+    arrays, protocol = _taken(_LIVE, body, tensors)
+    gaussians = body["sizes"].get("gaussians", 0)
+    return OffsetBasis.of_tensors(arrays, gaussians, protocol, str(path)) if arrays else None
 
 
 def _parse(path: Path, body: dict[str, Any]) -> tuple[AvatarConfig, CaptureRecord, dict[str, int]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cag_avatar.avatar.model import Avatar, compose
@@ -14,7 +12,7 @@ from cag_avatar.avatar.precision import fastest_dtype
 from cag_avatar.fusion.offsets import bounded_offsets
 from cag_avatar.gaussians.attributes import Gaussians
 
-__all__ = ["PreparedAvatar", "RowNetwork"]
+__all__ = ["PreparedAvatar"]
 
 
 class PreparedAvatar:
@@ -61,28 +59,3 @@ class PreparedAvatar:
             self._opacity,
             lambda points: own.base_colors(points, head_pose),
         )
-
-
-class RowNetwork:
-    """The offsets of some Gaussians only, as the avatar's network gives them.
-
-    Args:
-        avatar: frozen.
-        rows: Gaussians meant, [M].
-    """
-
-    @torch.no_grad()
-    def __init__(self, avatar: Avatar, rows: NDArray[np.integer]) -> None:
-        self._avatar = avatar
-        self._rows = torch.from_numpy(rows.astype(np.int64))
-        self._static = avatar.attention(self._rows)
-        self._first = avatar.network.static(avatar.encoding[self._rows])
-        self._limits = avatar.offset_limits[self._rows]
-
-    @torch.inference_mode()
-    def __call__(self, tokens: Tensor) -> NDArray[np.float32]:
-        """Bounded offsets [M, 12] of driving values psi [D]."""
-        own = self._avatar
-        context = own.fusion.context(self._static, tokens)
-        raw = own.decode(own.network, self._first, context, self._rows)
-        return (torch.tanh(raw) * self._limits).numpy()

@@ -3,14 +3,42 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from cag_avatar.avatar.code_distribution import CodeDistribution
 from cag_avatar.avatar.distillation import fit_offset_basis, sample_driving
 from cag_avatar.avatar.file import load_avatar, save_avatar
-from cag_avatar.avatar.inference import RowNetwork
+from cag_avatar.avatar.model import Avatar
 from cag_avatar.avatar.offset_basis import BLOCK, OffsetBasis
 from cag_avatar.errors import InputError
 from tests.conftest import facing_pose, make_avatar
+
+
+class RowNetwork:
+    """The offsets of some Gaussians only, as the avatar's network gives them: in torch what frame.c
+    does.
+
+    Args:
+        avatar: frozen.
+        rows: Gaussians meant, [M].
+    """
+
+    @torch.no_grad()
+    def __init__(self, avatar: Avatar, rows: NDArray[np.integer]) -> None:
+        self._avatar = avatar
+        self._rows = torch.from_numpy(rows.astype(np.int64))
+        self._static = avatar.attention(self._rows)
+        self._first = avatar.network.static(avatar.encoding[self._rows])
+        self._limits = avatar.offset_limits[self._rows]
+
+    @torch.inference_mode()
+    def __call__(self, tokens: Tensor) -> NDArray[np.float32]:
+        """Bounded offsets [M, 12] of driving values psi [D]."""
+        own = self._avatar
+        context = own.fusion.context(self._static, tokens)
+        raw = own.decode(own.network, self._first, context, self._rows)
+        return (torch.tanh(raw) * self._limits).numpy()
 
 
 def exact_offsets(avatar, code, pose):
