@@ -47,14 +47,14 @@ class NodeParameter:
         """A value as set, as one of the choices: a switch's truth value becomes its word."""
         return ("on" if value else "off") if self.is_switch and isinstance(value, bool) else value
 
-    def descriptor(self, read_only: bool = False) -> ParameterDescriptor:
+    def descriptor(self) -> ParameterDescriptor:
         """The descriptor that the parameter is declared with."""
         descriptor = ParameterDescriptor(
-            description=self.description, read_only=read_only, dynamic_typing=self.is_switch
+            description=self.description, dynamic_typing=self.is_switch
         )
         if self.choices:
             descriptor.additional_constraints = "one of: " + ", ".join(map(str, self.choices))
-        elif not self.dynamic and not read_only:
+        elif not self.dynamic:
             descriptor.additional_constraints = "read when the node is configured"
         if self.minimum is not None and self.maximum is not None:
             if isinstance(self.default, int):
@@ -71,7 +71,7 @@ class NodeParameter:
 def declare_parameters(
     node: Node,
     parameters: Sequence[NodeParameter],
-    is_configured: Callable[[], bool] | None,
+    is_configured: Callable[[], bool],
 ) -> None:
     """Declare parameters and guard their later changes.
 
@@ -79,7 +79,7 @@ def declare_parameters(
         node: the node.
         parameters: what to declare.
         is_configured: says whether the node has read its parameters; while it has, only dynamic
-            ones may change. None (a node that is never reconfigured): the others are read-only.
+            ones may change.
 
     Raises:
         rclpy.exceptions.InvalidParameterValueException: a start value outside the allowed ones.
@@ -98,7 +98,7 @@ def declare_parameters(
                     successful=False,
                     reason=f"{change.name} = {change.value!r} is not one of: {allowed}",
                 )
-            if is_configured is not None and is_configured() and not known.dynamic:
+            if is_configured() and not known.dynamic:
                 return SetParametersResult(
                     successful=False,
                     reason=f"{change.name} is read when the node is configured: "
@@ -108,7 +108,4 @@ def declare_parameters(
 
     node.add_on_set_parameters_callback(check)
     for parameter in parameters:
-        read_only = is_configured is None and not parameter.dynamic
-        node.declare_parameter(
-            parameter.name, parameter.default, parameter.descriptor(read_only=read_only)
-        )
+        node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
