@@ -137,3 +137,9 @@ def tiny_dataset_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_dataset(tiny_dataset_path: Path) -> Dataset:
     """The dataset, opened."""
     return Dataset.open(tiny_dataset_path)
+
+
+@pytest.fixture(scope="session")
+def native_builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cache folder of compiled code for other processors: each is built once a session."""
+    return tmp_path_factory.mktemp("native")

@@ -47,6 +47,7 @@ from cag_avatar.avatar.inference import PreparedAvatar
 from cag_avatar.avatar.model import Avatar
 from cag_avatar.avatar.precision import fastest_dtype
 from cag_avatar.errors import InputError
+from cag_avatar.fusion.compiled_offsets import compiled_offsets
 from cag_avatar.gaussians.attributes import Gaussians
 from cag_avatar.head_models import load_head_model
 from cag_avatar.rendering.rasterizer import get_rasterizer
@@ -142,7 +143,8 @@ class Trainer:
         if config.initial_colors:
             initialize_colors(self.avatar, dataset, self.frames, self.motion, self.background)
         self.optimizer = self._make_optimizer()
-        self.autocast = fastest_dtype(self.device.type) == torch.bfloat16
+        self.compiled = compiled_offsets(self.avatar)
+        self.autocast = self.compiled is None and fastest_dtype(self.device.type) == torch.bfloat16
         self.iteration = 0
         self.seconds = 0.0
         self.train_seconds = 0.0
@@ -195,28 +197,45 @@ class Trainer:
         vertices = self._posed(index).vertices
         return self.avatar.gaussians(code, head_pose, torso_pose, raw=raw, vertices=vertices)
 
-    def raw_offsets(self, index: int, rows: Tensor | None = None) -> Tensor:
-        """Outputs of the network for a frame: of all Gaussians without gradients, [N, 12], or of
-        some ``rows`` [R] with gradients for fusion and network, [R, 12]."""
+    @torch.no_grad()
+    def raw_offsets(self, index: int) -> Tensor:
+        """Outputs of the network for a frame, of all Gaussians, without gradients: [N, 12]."""
         avatar = self.avatar
         tokens = self._posed(index).tokens
-        with (
-            torch.set_grad_enabled(rows is not None),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast),
-        ):
-            if rows is None:
-                context = avatar.fusion.context(self._attention(), tokens)
-                first = avatar.network.static(avatar.encoding)
-                return avatar.decode(avatar.network, first, context).float()
-            encoding = avatar.encoding[rows]
-            if self._attention_is_due():
-                attention = avatar.attention(rows)
-            else:
-                attention = avatar.fusion.rows(self._static, rows)
+        static = self._attention()
+        if self.compiled is not None:
+            return self.compiled.outputs(static, self.compiled.frame_values(static, tokens))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            context = avatar.fusion.context(static, tokens)
+            first = avatar.network.static(avatar.encoding)
+            return avatar.decode(avatar.network, first, context).float()
+
+    def learn_offsets(self, index: int, rows: Tensor, gradient: Tensor) -> None:
+        """Give fusion and network their gradients, from those of some outputs of raw_offsets().
+
+        Args:
+            index: frame.
+            rows: Gaussians, [R].
+            gradient: of their outputs, [R, 12].
+        """
+        avatar = self.avatar
+        tokens = self._posed(index).tokens
+        due = self._attention_is_due()
+        if self.compiled is not None:
+            values = self.compiled.frame_values(self._static, tokens)
+            given = self.compiled.backward(self._static, values, rows, gradient, due)
+            sources = (values, avatar.attention(rows) if due else None)
+            known = [(s, g) for s, g in zip(sources, given, strict=True) if s is not None]
+            known = [(s, g) for s, g in known if s.requires_grad and g is not None]
+            if known:
+                torch.autograd.backward([s for s, _ in known], [g for _, g in known])
+            return
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            attention = avatar.attention(rows) if due else avatar.fusion.rows(self._static, rows)
             context = avatar.fusion.context(attention, tokens)
-            return avatar.decode(
-                avatar.network, avatar.network.static(encoding), context, rows
-            ).float()
+            first = avatar.network.static(avatar.encoding[rows])
+            raw = avatar.decode(avatar.network, first, context, rows).float()
+        raw.backward(gradient)
 
     def _posed(self, index: int) -> _Posed:
         """Mesh and tokens of a frame, kept: they change only when poses and codes are refined."""
@@ -265,7 +284,7 @@ class Trainer:
         assert raw.grad is not None
         rows, gradient = sample_rows(raw.grad, config.gradient_fraction, self.iteration)
         if len(rows):
-            self.raw_offsets(index, rows).backward(gradient)
+            self.learn_offsets(index, rows, gradient)
         self.optimizer.step()
         self.avatar.attributes.limit_scales(config.max_growth)
         self.iteration += 1
