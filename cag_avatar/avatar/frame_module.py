@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +41,8 @@ def _check_alike(avatars: Sequence[Avatar]) -> None:
         heads = zip(other.head_tensors(), first.head_tensors(), strict=True)
         if other.head_name != first.head_name or not all(torch.equal(a, b) for a, b in heads):
             raise InputError(
-                f"{where}: its head model '{other.head_name}' is not the first's '{first.head_name}': "
-                "draw them in batches of one head model"
+                f"{where}: its head model '{other.head_name}' is not the first's "
+                f"'{first.head_name}': draw them in batches of one head model"
             )
         for name in ("fusion", "neck_tokens", "heads", "head_size", "attention", "local_numbers",
                      "width", "depth", "octaves", "sh_degree"):  # fmt: skip
@@ -77,6 +78,18 @@ class FrameModule(nn.Module):
     opacity: Tensor
     color: Tensor
     color_rest: Tensor
+    basis: Tensor
+    solve: Tensor
+    mean: Tensor
+    known_mean: Tensor
+    first: Tensor
+    from_context: Tensor
+    weight_last: Tensor
+    bias_last: Tensor
+    network_limits: Tensor
+    local: Tensor
+    gate: Tensor
+    embedding: Tensor
 
     @torch.no_grad()
     def __init__(
@@ -127,7 +140,9 @@ class FrameModule(nn.Module):
         mean = [torch.from_numpy(b.mean).T[:n].to(device) for b in bases]
         directions = []
         for basis in bases:
-            values = torch.from_numpy(basis.levels).float() * torch.from_numpy(basis.step)[..., None]
+            values = (
+                torch.from_numpy(basis.levels).float() * torch.from_numpy(basis.step)[..., None]
+            )
             flat = values.permute(2, 0, 3, 1).reshape(basis.rank, -1, NUM_OUTPUTS)[:, :n]
             directions.append(flat.reshape(basis.rank, -1).to(device))
         self._constant("basis", directions)
@@ -149,16 +164,18 @@ class FrameModule(nn.Module):
         self._constant("from_context", [n.first.weight[:, split:].T for n in networks])
         self._depth = len(networks[0].hidden)
         for k in range(self._depth):
-            layers = [n.hidden[k] for n in networks]
-            self._constant(f"weight{k}", [layer.weight.T for layer in layers])  # type: ignore[operator]
-            self._constant(f"bias{k}", [layer.bias[None] for layer in layers])  # type: ignore[index]
+            layers: list[Any] = [n.hidden[k] for n in networks]
+            self._constant(f"weight{k}", [layer.weight.T for layer in layers])
+            self._constant(f"bias{k}", [layer.bias[None] for layer in layers])
         self._constant("weight_last", [n.last.weight.T for n in networks])
         self._constant("bias_last", [n.last.bias[None] for n in networks])
         limits = [a.offset_limits[r] for a, r in own]
         self.register_buffer("network_limits", torch.stack(limits)[:, None], persistent=False)
         if avatars[0].local is not None:
-            matrices = [a.local.weight[r] * a.local.gain[r][:, None] for a, r in own]  # type: ignore[union-attr]
+            locals_: list[tuple[Any, Tensor]] = [(a.local, r) for a, r in own]
+            matrices = [part.weight[r] * part.gain[r][:, None] for part, r in locals_]
             self._constant("local", matrices)
+        fusions: list[Any] = [a.fusion for a in avatars]
         fusion = avatars[0].fusion
         if isinstance(fusion, CrossAttentionFusion):
             gates = []
@@ -170,10 +187,9 @@ class FrameModule(nn.Module):
                 gates.append(gate if groups is None else gate[..., groups])
             scale = 1.0 if fusion.gates else float(fusion.num_tokens)
             self._constant("gate", gates)
-            embeddings = [a.fusion.embedding * scale for a in avatars]  # type: ignore[operator]
-            self._constant("embedding", embeddings)
+            self._constant("embedding", [f.embedding * scale for f in fusions])
         elif isinstance(fusion, OneTokenFusion):
-            self._constant("embedding", [a.fusion.value.weight.T for a in avatars])  # type: ignore[union-attr]
+            self._constant("embedding", [f.value.weight.T for f in fusions])
         elif not isinstance(fusion, ConcatFusion):
             raise InputError(f"fusion: frames in batches do not do {type(fusion).__name__}")
 
@@ -197,7 +213,7 @@ class FrameModule(nn.Module):
     def _run_network(self, psi: Tensor) -> Tensor:
         """Bounded offsets [A, S, R, 12] of driving values [A, S, D]."""
         context = self._context(psi)
-        avatars, states, some, _ = context.shape
+        states, some = context.shape[1:3]
         inner = torch.bmm(context.flatten(1, 2), self.from_context)
         value = torch.relu_(self.first[:, None] + inner.unflatten(1, (states, some)))
         value = value.flatten(1, 2)
@@ -269,5 +285,3 @@ class FrameModule(nn.Module):
     def avatar(self) -> Avatar:
         """The first avatar's copy."""
         return self._own
-
-

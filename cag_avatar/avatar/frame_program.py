@@ -126,7 +126,8 @@ class FrameProgram:
             )
 
         def levels() -> None:
-            state["bytes"] = self._bytes(*state["picture"], state["table"].pairs)
+            image, alpha = state["picture"]
+            state["bytes"] = self._bytes(image, alpha, state["table"].pairs)
 
         parts = (vertices, offsets, gaussians, projection, sort, blend, levels)
         return list(zip(STAGES, parts, strict=True))

@@ -142,9 +142,7 @@ class GraphRunner(Runner):
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads of the process may use the device meanwhile.
-            with torch.cuda.graph(
-                graph, stream=self._stream, capture_error_mode="thread_local"
-            ):
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._result = self._program(self._inputs)
         except RuntimeError as error:
             _LOG.warning(

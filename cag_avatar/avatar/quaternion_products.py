@@ -114,7 +114,7 @@ class QuaternionProducts(nn.Module):
         # Below 1e-6 both shrink alike, and 2 is their ratio.
         return xyz * torch.where(norm < 1e-6, 2.0, angle / norm.clamp_min(1e-6))
 
-    def half(self, quaternion: Tensor) -> Tensor:
+    def halfway(self, quaternion: Tensor) -> Tensor:
         """Half way from no rotation to unit quaternions with w >= 0."""
         return nn.functional.normalize(quaternion + self.one, dim=-1)
 

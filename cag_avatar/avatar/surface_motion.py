@@ -1,7 +1,7 @@
 """Meshes posed and Gaussians carried with them, for several frames and avatars together.
 
-The values of ``carry_plain`` in fewer, larger operations: vertex normals are gathered from the faces
-around (added up in the same order every time, which atomic additions are not).
+The values of ``carry_plain`` in fewer, larger operations: vertex normals are gathered from the
+faces around (added up in the same order every time, which atomic additions are not).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cag_avatar.head_models.base import HeadModel
 from cag_avatar.head_models.linear import LinearHeadModel, arkit_gaze
 
 __all__ = ["SurfaceMotion"]
+
 
 def _unit(vector: Tensor) -> Tensor:
     return vector / torch.sqrt((vector * vector).sum(-1, keepdim=True) + 1e-24)
@@ -71,8 +72,8 @@ class SurfaceMotion(nn.Module):
         edges = []
         for avatar in avatars:
             start = avatar.binding.tangent_edge[first.used_face][:, None]
-            both = torch.cat([used_faces.gather(1, start), used_faces.gather(1, (start + 1) % 3)], 1)
-            edges.append(both.flatten())
+            ends = used_faces.gather(1, torch.cat([start, (start + 1) % 3], 1))
+            edges.append(ends.flatten())
         constants = {
             "rest": torch.stack([a.rest for a in avatars]),
             "rotation": torch.stack([a.attributes.rotation.detach() for a in avatars])[:, None],
@@ -115,9 +116,7 @@ class SurfaceMotion(nn.Module):
             )
         if len(self.rest) == 1:
             return head.posed_vertices(self.rest[0], code[0], head_pose[0], torso_pose[0])[None]
-        posed: Tensor = torch.func.vmap(head.posed_vertices)(
-            self.rest, code, head_pose, torso_pose
-        )
+        posed: Tensor = torch.func.vmap(head.posed_vertices)(self.rest, code, head_pose, torso_pose)
         return posed
 
     def bend(self, head_pose: Tensor, torso_pose: Tensor) -> Tensor:
@@ -133,7 +132,7 @@ class SurfaceMotion(nn.Module):
         """LinearHeadModel.joint_transforms(), [A, S, 5, 3, 4]."""
         algebra = self._algebra
         poses = torch.stack([torso_pose, head_pose], 2)[..., :3, :]  # [A, S, 2, 3, 4]
-        half = algebra.half(self.bend(head_pose, torso_pose))
+        half = algebra.halfway(self.bend(head_pose, torso_pose))
         gaze = algebra.of_vector((code @ self.gaze).unflatten(-1, (2, 3)))
         turns = algebra.matrix(torch.cat([half[..., None, :], gaze], -2))  # [A, S, 3, 3, 3]
         # The neck turns with the torso, the eyes with the head.

@@ -47,9 +47,7 @@ class TileLists(nn.Module):
     slot: Tensor
     tile: Tensor
 
-    def __init__(
-        self, images: int, gaussians: int, width: int, height: int, capacity: int
-    ) -> None:
+    def __init__(self, images: int, gaussians: int, width: int, height: int, capacity: int) -> None:
         super().__init__()
         self.gaussians = gaussians
         self.columns, self.rows = -(-width // TILE), -(-height // TILE)

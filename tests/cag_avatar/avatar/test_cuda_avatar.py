@@ -139,9 +139,7 @@ def test_a_stream_that_is_left_early_leaves_nothing_behind():
     first = next(stream).copy()
     stream.close()
     assert np.array_equal(first[0], live.render(codes[0], poses[0], torso))
-    assert_equal(
-        live.render(codes[3], poses[3], torso), live.render_batch(codes, poses, torso)[3]
-    )
+    assert_equal(live.render(codes[3], poses[3], torso), live.render_batch(codes, poses, torso)[3])
     with pytest.raises(ValueError, match="of one size"):
         list(live.stream([frames[0], (codes, poses, torso)]))
     for wrong in ((codes[:, 1:], poses, torso), (codes, poses[:2], torso)):

@@ -87,9 +87,7 @@ def test_several_avatars_two_frames_each():
     for k, avatar in enumerate(avatars):  # other persons
         other = torch.randn(avatar.rest.shape, generator=torch.Generator().manual_seed(k))
         changed = type(avatar)(avatar.config, avatar.head, avatar.rest + 1e-3 * other)
-        changed.load_state_dict(
-            {**avatar.state_dict(), "rest": changed.rest}, strict=True
-        )
+        changed.load_state_dict({**avatar.state_dict(), "rest": changed.rest}, strict=True)
         avatars[k] = changed.eval().requires_grad_(False)
     codes, heads, torsos = driving(make_avatar(), 6)
     with torch.no_grad():
@@ -100,7 +98,7 @@ def test_several_avatars_two_frames_each():
 
 
 def test_other_head_models(flame_avatars):
-    codes, heads, torsos = driving(make_avatar(), 4)
+    _, heads, torsos = driving(make_avatar(), 4)
     code = flame_avatars[0].neutral_code + 0.05 * torch.randn(
         4, len(flame_avatars[0].neutral_code), generator=torch.Generator().manual_seed(0)
     )

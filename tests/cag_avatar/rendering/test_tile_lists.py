@@ -43,10 +43,10 @@ def brute_force(means, radii, depths):
                 met = []
                 for g in range(count):
                     (x, y), (a, b) = means[image, g].tolist(), radii[image, g].tolist()
-                    inside_x = x - a < (column + 1) * TILE and x + a > column * TILE
-                    if a > 0 and b > 0 and inside_x:
-                        if y - b < (row + 1) * TILE and y + b > row * TILE:
-                            met.append((float(depths[image, g]), image * count + g))
+                    inside = x - a < (column + 1) * TILE and x + a > column * TILE
+                    inside = inside and y - b < (row + 1) * TILE and y + b > row * TILE
+                    if a > 0 and b > 0 and inside:
+                        met.append((float(depths[image, g]), image * count + g))
                 found[image, row, column] = [g for _, g in sorted(met)]
     return found
 
