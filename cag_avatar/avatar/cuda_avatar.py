@@ -33,7 +33,7 @@ __all__ = ["CudaAvatar", "Driving"]
 #: Most (Gaussian, tile) pairs that are drawn; sorting takes some 50 bytes each.
 _MAX_PAIRS = 50_000_000
 #: Pairs for each Gaussian that there is room for at first, and to what it is rounded up.
-_PAIRS, _ROUND = 8, 1 << 14
+_PAIRS, _ROUND = 12, 1 << 14
 #: Graphs that are kept, of different batches and kinds of picture.
 _MOST_PROGRAMS = 4
 #: Largest change that half precision may make to an offset: metres, rotation, log-scale, colour.
