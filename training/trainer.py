@@ -23,8 +23,10 @@ from cag_avatar_training.code_regressor import regressor_of_training
 from cag_avatar_training.config import TrainConfig
 from cag_avatar_training.dataset import Dataset, Frame
 from cag_avatar_training.device import device_of
+from cag_avatar_training.device_frames import DeviceFrames
 from cag_avatar_training.gradient_sampling import sample_rows
 from cag_avatar_training.initialization import initialize_colors
+from cag_avatar_training.loss_reader import LossReader
 from cag_avatar_training.losses import photometric_loss
 from cag_avatar_training.monitoring import (
     PlateauWatch,
@@ -134,6 +136,8 @@ class Trainer:
         self.rasterizer = get_rasterizer(config.backend)
         self.device = device_of(self.rasterizer)
         self.avatar = Avatar(config.avatar, head, rest).to(self.device)
+        self.images = DeviceFrames(dataset, self.device)
+        self.losses = LossReader(self.device)
         self.background = torch.tensor(config.background, device=self.device)
         self.view = torch.eye(4, device=self.device)
         self.tracked = Motion.tracked(tracking, self.device)
@@ -261,13 +265,13 @@ class Trainer:
         return self._static
 
     def step(self) -> float:
-        """One iteration; returns the loss."""
+        """One iteration; returns the loss, on a GPU that of the iteration before (LossReader)."""
         config = self.config
         done = self.iteration / config.iterations
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * group["decay"] ** -done
         index = self.frame_at(self.iteration)
-        frame = self.dataset.frame(index, config.size_at(self.iteration), self.device)
+        frame = self.images.frame(index, config.size_at(self.iteration))
         target = frame.target(self.background)
         raw = self.raw_offsets(index).requires_grad_(True)
         g = self.gaussians(index, raw)
@@ -288,7 +292,7 @@ class Trainer:
         self.optimizer.step()
         self.avatar.attributes.limit_scales(config.max_growth)
         self.iteration += 1
-        return float(loss.detach())
+        return self.losses.read(loss)
 
     def _perceptual_loss(self, image: Tensor, target: Tensor, frame: Frame) -> Tensor | float:
         """Eq. 9's term on a random square centred on the person; 0 when it is not due."""

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cag_avatar.avatar.compiled import CompiledAvatar
 from cag_avatar.avatar.driver import CodeLayout, DriverProfile
 from cag_avatar.avatar.file import load_avatar
 from cag_avatar.avatar.inference import PreparedAvatar
+from cag_avatar.avatar.live_renderer import LiveRenderer, make_live_renderer
 from cag_avatar.avatar.model import Avatar
 from cag_avatar.avatar.record import CaptureRecord
 from cag_avatar.avatar.retargeting import (
@@ -26,7 +26,6 @@ from cag_avatar.avatar.retargeting import (
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
 from cag_avatar.head_models.arkit import ARKIT_NAMES
-from cag_avatar.native.library import NativeUnavailableError
 from cag_avatar.rendering.rasterizer import Backend, Rasterizer, RenderOutput, get_rasterizer
 
 __all__ = ["Animator"]
@@ -37,8 +36,9 @@ _LOG = logging.getLogger(__name__)
 class Animator:
     """Renders one avatar; not thread-safe.
 
-    On the CPU by the compiled renderer (``compiled.py``) where this machine has a C compiler; else,
-    and on other back ends, network and rasteriser one after the other. Which, is logged.
+    By the fastest renderer that this machine has (``live_renderer.py``): a CUDA graph, or one C
+    function on the CPU. Without a C compiler, and on other back ends, network and rasteriser run
+    one after the other. Which, is logged.
 
     Args:
         avatar: with its capture record.
@@ -47,7 +47,8 @@ class Animator:
         background: RGB, 0 to 255.
 
     Raises:
-        InputError: the avatar has no record, or size or background are out of range.
+        InputError: the avatar has no record, size or background are out of range, or "cuda" is
+            asked for and cannot be used.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Animator:
         self._record = avatar.record
         camera = avatar.record.camera
         self._camera = camera if size is None else camera.resized(*size)
-        self._compiled = self._compile(avatar, backend, background)
+        self._compiled = make_live_renderer(avatar, self._camera, background, backend)
         self._rasterizer: Rasterizer | None = None
         self._prepared: PreparedAvatar | None = None
         self._device = torch.device("cpu")
@@ -99,31 +100,9 @@ class Animator:
         """Load a .cag file. Raises InputError naming the file if it is bad; arguments as above."""
         return cls(load_avatar(path), backend, size, background)
 
-    def _compile(
-        self, avatar: Avatar, backend: Backend, background: tuple[int, int, int]
-    ) -> CompiledAvatar | None:
-        if backend != "cpu" and not (backend == "auto" and not torch.cuda.is_available()):
-            return None
-        try:
-            compiled = CompiledAvatar(avatar, self._camera, background, avatar.live_basis)
-        except NativeUnavailableError as error:
-            _LOG.warning("rendering without the compiled renderer, several times slower: %s", error)
-            return None
-        if avatar.live_basis is None:
-            _LOG.warning(
-                "the avatar's file has no live basis: every frame runs the whole offset network; "
-                "run 'cag-avatar compile' once"
-            )
-        _LOG.info(
-            "compiled renderer: cpu, %d threads, %s",
-            torch.get_num_threads(),
-            "the whole network" if avatar.live_basis is None else "live basis",
-        )
-        return compiled
-
     @property
-    def compiled(self) -> CompiledAvatar | None:
-        """The compiled renderer, if it is what draws."""
+    def compiled(self) -> LiveRenderer | None:
+        """The compiled renderer or the CUDA graph, if one of them draws."""
         return self._compiled
 
     @property
