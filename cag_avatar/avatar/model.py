@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cag_avatar.avatar.compiled_compose import can_compile, compiled_compose
 from cag_avatar.avatar.config import AvatarConfig
 from cag_avatar.avatar.offset_basis import OffsetBasis
 from cag_avatar.avatar.record import CaptureRecord
@@ -268,6 +269,11 @@ class Avatar(nn.Module):
         if raw is None:
             raw = self.raw_offsets(code, head_pose, torso_pose)
         attributes = self.attributes
+        if can_compile(vertices, raw, head_pose, self.config.sh_degree):
+            return compiled_compose(
+                self.binding, vertices, raw, self.offset_limits, attributes, self.config.sh_degree,
+                head_pose[:3, :3],
+            )  # fmt: skip
         return compose(
             self.binding,
             vertices,

@@ -29,7 +29,7 @@ _FLAGS = (
     "-std=gnu11", "-shared", "-fPIC",
 )  # fmt: skip
 #: Compiled together into one library.
-_SOURCES = ("frame.c", "offsets.c", "splatting.c")
+_SOURCES = ("compose.c", "frame.c", "offsets.c", "splatting.c")
 _HEADERS = ("lanes.h",)
 #: Seconds that the compiler may take.
 _PATIENCE = 120.0
