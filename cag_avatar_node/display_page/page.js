@@ -12,7 +12,7 @@ const PLACARDS = {
   refused: ["Token refused", "Open the address that the node printed when it started."],
 };
 const SILENCE_MS = 2500;     // the node says something twice a second
-const GRACE_MS = 300;        // a link that is back by then leaves no placard
+const GRACE_MS = 300;        // a link or pictures that are back by then leave no placard
 const LONGEST_WAIT_MS = 500;
 
 const root = document.documentElement;
@@ -200,9 +200,13 @@ async function connect() {
   };
 }
 
-function found(state, reason) {
+function keep() {
   clearTimeout(lostTimer);
   lostTimer = null;
+}
+
+function found(state, reason) {
+  keep();
   show(state, reason);
 }
 
@@ -210,8 +214,11 @@ function hear(message) {
   if (message.type === "state") {
     wait = 100;
     told = {pictures: KINDS.indexOf(message.state) < KINDS.indexOf("hidden")};
+    keep();
+    // A node that stood still itself finds its newest picture old before it reads the next one.
+    if (message.state === "lost") lose();
     // A picture brings its own state; without one the placard stays until it comes.
-    if (!told.pictures || !root.dataset.placard) found(message.state, message.reason);
+    else if (!told.pictures || !root.dataset.placard) show(message.state, message.reason);
   } else if (message.type === "pong") {
     const now = performance.now();
     pongs.push({trip: now - message.t, offset: message.now_ms - (now + message.t) / 2});
