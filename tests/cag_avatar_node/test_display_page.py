@@ -218,6 +218,26 @@ def test_pictures_that_are_back_at_once_leave_no_placard(open_page: Callable[...
         assert middle(page) == 0
 
 
+def test_transparent_pictures_lie_on_black(open_page: Callable[..., Any]) -> None:
+    with feed() as served:
+        served.running.clear()
+
+        def post(opaque_left: bool) -> None:
+            image = np.zeros((96, 96, 4), np.uint8)
+            image[:, : 40 if opaque_left else 96] = (200, 200, 200, 255)
+            data = cv2.imencode(".png", image)[1].tobytes()
+            served.board.post(data, time.time_ns(), served.board.now(), 0.0)
+
+        page = open_page(served.url)
+        shown = 0
+        for opaque_left in (False, True):
+            post(opaque_left)
+            wait_for(page, lambda data, n=shown: int(data.get("frames", 0)) > n)
+            shown = int(dataset(page)["frames"])
+            # The picture before must not shine through.
+            assert middle(page) == (0 if opaque_left else 200)
+
+
 def test_fits_displays_of_any_shape(open_page: Callable[..., Any]) -> None:
     with feed() as served:
         box = "document.getElementById('{}').getBoundingClientRect().toJSON()"
