@@ -2,9 +2,9 @@
 
 Binary messages are a header of 24 bytes, little-endian, and a JPEG or PNG file: ``CAG1``, uint8
 state (:attr:`DisplayKind.code`), a zero byte, uint16 header length, int64 camera stamp in
-nanoseconds, uint64 number of the picture. Text messages are JSON: ``state``, ``status`` (twice a second, so that
-silence means a dead link) and ``pong`` to the page, ``shown`` (number of a picture that was drawn,
-and ages in ms of pictures that reached the glass) and ``ping`` from it.
+nanoseconds, uint64 number of the picture. Text messages are JSON: ``state``, ``status`` (twice a
+second, so that silence means a dead link) and ``pong`` to the page, ``shown`` (number of a picture
+that was drawn, and ages in ms of pictures that reached the glass) and ``ping`` from it.
 """
 
 from __future__ import annotations
