@@ -72,7 +72,7 @@ setup(
     packages=LIBRARIES + TRAINING + NODES + CLI,
     package_dir={"cag_avatar_training": "training"},
     package_data={
-        "cag_avatar": ["data/*", "native/*.c"],
+        "cag_avatar": ["data/*", "native/*.c", "native/*.h"],
         "cag_avatar_node": ["display_page/*", "*.msg", "*.xml"],
     },
     install_requires=[

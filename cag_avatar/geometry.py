@@ -152,7 +152,8 @@ def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
 def rigid_transform(rotation: Tensor, translation: Tensor) -> Tensor:
     """Rotation [..., 3, 3] and translation [..., 3] -> transform [..., 4, 4]."""
     top = torch.cat([rotation, translation[..., None]], -1)
-    last = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)
+    # Made where the others are: numbers from the host would make a GPU wait.
+    last = torch.eye(4, dtype=top.dtype, device=top.device)[3].expand(*top.shape[:-2], 1, 4)
     return torch.cat([top, last], -2)
 
 

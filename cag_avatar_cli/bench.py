@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cag_avatar.avatar.benchmark import bench_live
+from cag_avatar.avatar.cuda_benchmark import bench_cuda
 from cag_avatar.avatar.file import load_avatar
 from cag_avatar.errors import InputError
 from cag_avatar.files import replacing
@@ -35,7 +36,7 @@ def command(
     dataset: Path | None = None,
     size: int = 512,
     repetitions: int = 60,
-    backend: Backend = "auto",
+    backend: Annotated[Backend, tyro.conf.arg(aliases=["--device"])] = "auto",
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     plot: Path | None = None,
 ) -> None:
@@ -44,8 +45,9 @@ def command(
     Without an avatar, the rasteriser alone, on a synthetic head of 13,000 Gaussians. With one: each
     stage of a live frame (median and 95th percentile), the ratio to the plain path (float32, the
     training-time network, one step after the other; both measured in turns), one thread, the cost
-    of 3,000 to 100,000 Gaussians and of 256 to 1024 pixels, and the start of a fresh process. Other
-    programs that use the cores make all of it slower.
+    of 3,000 to 100,000 Gaussians and of 256 to 1024 pixels, and the start of a fresh process; on a
+    CUDA device its stages by events, frames with overlapped read-back, and batches of 16 views and
+    of 16 avatars. Other programs that use the cores make all of it slower.
 
     Args:
         avatar: *.cag file.
@@ -62,15 +64,13 @@ def command(
     rasterizer = get_rasterizer(backend)
     threads = torch.get_num_threads()
     if avatar is not None:
-        if rasterizer.name != "cpu":
-            raise InputError(
-                f"bench: the live path is timed on the CPU, not on {rasterizer.name}: "
-                "pass --backend cpu"
-            )
+        if rasterizer.name == "torch":
+            raise InputError("bench: torch has no live path: pass --backend cpu or cuda")
+        measure = bench_cuda if rasterizer.name == "cuda" else bench_live
         opened = load_avatar(avatar)
         try:
             with console.status("starting") as status:
-                figures = bench_live(
+                figures = measure(
                     opened, avatar, size, repetitions, note=lambda text: status.update(text)
                 )
         except NativeUnavailableError as error:
@@ -105,22 +105,33 @@ def command(
 
 
 def _print_live(console: Console, figures: dict[str, Any]) -> None:
+    device = figures.get("device")
     table = Table(
         title=f"live frame, {figures['gaussians']:,} Gaussians, {figures['size']} x "
-        f"{figures['size']}, {figures['threads']} threads"
+        f"{figures['size']}, " + (f"{figures['threads']} threads" if device is None else device)
     )
     table.add_column("stage")
     table.add_column("median ms", justify="right")
     table.add_column("p95 ms", justify="right")
     rows = {**figures["stages_ms"], "whole frame": figures["frame_ms"]}
+    parts = figures.get("device_stages_ms", {})
+    rows |= {f"draw: {name}": value for name, value in parts.items()}
     for name, value in rows.items():
         table.add_row(name, f"{value['median']:.2f}", f"{value['p95']:.2f}")
     console.print(table)
     exponent = figures["cost_exponent"]
-    single = figures["one_thread"]["frame_ms"]["median"]
+    if device is None:
+        more = f"; one thread {figures['one_thread']['frame_ms']['median']:.1f} ms"
+    else:
+        batch = figures["batch"]
+        more = (
+            f"; {figures['stream_fps']:.0f} frames/s with overlapped read-back; "
+            f"{batch['size']} together: {batch['views_per_s']:.0f} pictures/s of one avatar, "
+            f"{batch['avatars_per_s']:.0f} of as many avatars"
+        )
     lines = [
         f"{figures['fps']:.0f} frames/s, {figures['ratio_to_plain']:.1f} x the plain path "
-        f"({figures['plain_ms']:.1f} ms); one thread {single:.1f} ms",
+        f"({figures['plain_ms']:.1f} ms){more}",
         f"first picture {figures['first_frame_s']:.1f} s after the start of a process, "
         f"{figures['rss_mb']:.0f} MiB resident",
         "Gaussians: "

@@ -26,7 +26,7 @@ from cag_avatar.rendering.rasterizer import get_rasterizer
 # What tests prepare of their avatars stays out of the user's cache; the C library comes from there.
 _cache = Path(tempfile.mkdtemp(prefix="cag_avatar-tests-"))
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
-for _library in cache_folder().glob("frame-*.so"):
+for _library in cache_folder().glob("*.so"):
     shutil.copy(_library, _cache)
 os.environ["CAG_AVATAR_CACHE"] = str(_cache)
 
@@ -149,3 +149,9 @@ def tiny_dataset_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_dataset(tiny_dataset_path: Path) -> Dataset:
     """The dataset, opened."""
     return Dataset.open(tiny_dataset_path)
+
+
+@pytest.fixture(scope="session")
+def native_builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cache folder of compiled code for other processors: each is built once a session."""
+    return tmp_path_factory.mktemp("native")

@@ -324,8 +324,11 @@ class Frame:
         self._device = device
         self.camera = camera
 
+    def _on_device(self, plane: NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(plane).to(self._device)
+
     def _tensor(self, plane: NDArray[np.uint8]) -> Tensor:
-        return torch.from_numpy(plane).to(self._device).float() / 255
+        return self._on_device(plane).float() / 255
 
     @property
     def alpha(self) -> Tensor:
@@ -340,7 +343,7 @@ class Frame:
     @property
     def parsing(self) -> Tensor:
         """Part labels, indices into PARSING_LABELS, [H, W] uint8."""
-        return torch.from_numpy(self._arrays.parsing).to(self._device)
+        return self._on_device(self._arrays.parsing)
 
     def mask(self, *names: str) -> Tensor:
         """Where any of the named parts is, [H, W] bool; names of PARSING_LABELS.
@@ -355,6 +358,11 @@ class Frame:
                 raise KeyError(f"no part '{name}'; choose from {', '.join(PARSING_LABELS)}")
             found |= parsing == PARSING_LABELS.index(name)
         return found
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its planes."""
+        return self._arrays.nbytes
 
     def target(self, background: Tensor) -> Tensor:
         """The image over a background [3]: rgb * alpha + background * (1 - alpha), [H, W, 3]."""

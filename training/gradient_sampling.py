@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["sample_rows", "sampling_probabilities"]
+__all__ = ["probabilities_on_device", "sample_rows", "sampling_probabilities"]
 
 
 def sampling_probabilities(size: Tensor, fraction: float) -> Tensor:
@@ -20,6 +20,8 @@ def sampling_probabilities(size: Tensor, fraction: float) -> Tensor:
 
     Fewer are kept where fewer than that are not 0.
     """
+    if size.device.type != "cpu":
+        return probabilities_on_device(size, fraction)
     wanted = fraction * len(size)
     total = float(size.sum())
     if fraction >= 1 or total <= 0:
@@ -32,6 +34,22 @@ def sampling_probabilities(size: Tensor, fraction: float) -> Tensor:
             break
         probability = (probability * ((wanted - sure) / others)).clamp_max(1.0)
     return probability
+
+
+def probabilities_on_device(size: Tensor, fraction: float) -> Tensor:
+    """As sampling_probabilities() up to rounding, without the host's waiting for any value."""
+    if fraction >= 1:
+        return torch.ones_like(size)
+    wanted = fraction * len(size)
+    total = size.sum()
+    probability = (size * (wanted / total)).clamp_max(1.0)
+    for _ in range(4):
+        sure = (probability == 1).sum()
+        others = probability.sum() - sure
+        more = (others > 0) & (sure + others <= 0.98 * wanted)
+        factor = torch.where(more, (wanted - sure) / others, torch.ones_like(others))
+        probability = (probability * factor).clamp_max(1.0)
+    return torch.where(total > 0, probability, torch.ones_like(size))
 
 
 def sample_rows(gradient: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

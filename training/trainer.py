@@ -23,8 +23,10 @@ from cag_avatar_training.code_regressor import regressor_of_training
 from cag_avatar_training.config import TrainConfig
 from cag_avatar_training.dataset import Dataset, Frame
 from cag_avatar_training.device import device_of
+from cag_avatar_training.device_frames import DeviceFrames
 from cag_avatar_training.gradient_sampling import sample_rows
 from cag_avatar_training.initialization import initialize_colors
+from cag_avatar_training.loss_reader import LossReader
 from cag_avatar_training.losses import photometric_loss
 from cag_avatar_training.monitoring import (
     PlateauWatch,
@@ -47,6 +49,7 @@ from cag_avatar.avatar.inference import PreparedAvatar
 from cag_avatar.avatar.model import Avatar
 from cag_avatar.avatar.precision import fastest_dtype
 from cag_avatar.errors import InputError
+from cag_avatar.fusion.compiled_offsets import compiled_offsets
 from cag_avatar.gaussians.attributes import Gaussians
 from cag_avatar.head_models import load_head_model
 from cag_avatar.rendering.rasterizer import get_rasterizer
@@ -133,6 +136,8 @@ class Trainer:
         self.rasterizer = get_rasterizer(config.backend)
         self.device = device_of(self.rasterizer)
         self.avatar = Avatar(config.avatar, head, rest).to(self.device)
+        self.images = DeviceFrames(dataset, self.device)
+        self.losses = LossReader(self.device)
         self.background = torch.tensor(config.background, device=self.device)
         self.view = torch.eye(4, device=self.device)
         self.tracked = Motion.tracked(tracking, self.device)
@@ -142,7 +147,8 @@ class Trainer:
         if config.initial_colors:
             initialize_colors(self.avatar, dataset, self.frames, self.motion, self.background)
         self.optimizer = self._make_optimizer()
-        self.autocast = fastest_dtype(self.device.type) == torch.bfloat16
+        self.compiled = compiled_offsets(self.avatar)
+        self.autocast = self.compiled is None and fastest_dtype(self.device.type) == torch.bfloat16
         self.iteration = 0
         self.seconds = 0.0
         self.train_seconds = 0.0
@@ -195,28 +201,45 @@ class Trainer:
         vertices = self._posed(index).vertices
         return self.avatar.gaussians(code, head_pose, torso_pose, raw=raw, vertices=vertices)
 
-    def raw_offsets(self, index: int, rows: Tensor | None = None) -> Tensor:
-        """Outputs of the network for a frame: of all Gaussians without gradients, [N, 12], or of
-        some ``rows`` [R] with gradients for fusion and network, [R, 12]."""
+    @torch.no_grad()
+    def raw_offsets(self, index: int) -> Tensor:
+        """Outputs of the network for a frame, of all Gaussians, without gradients: [N, 12]."""
         avatar = self.avatar
         tokens = self._posed(index).tokens
-        with (
-            torch.set_grad_enabled(rows is not None),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast),
-        ):
-            if rows is None:
-                context = avatar.fusion.context(self._attention(), tokens)
-                first = avatar.network.static(avatar.encoding)
-                return avatar.decode(avatar.network, first, context).float()
-            encoding = avatar.encoding[rows]
-            if self._attention_is_due():
-                attention = avatar.attention(rows)
-            else:
-                attention = avatar.fusion.rows(self._static, rows)
+        static = self._attention()
+        if self.compiled is not None:
+            return self.compiled.outputs(static, self.compiled.frame_values(static, tokens))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            context = avatar.fusion.context(static, tokens)
+            first = avatar.network.static(avatar.encoding)
+            return avatar.decode(avatar.network, first, context).float()
+
+    def learn_offsets(self, index: int, rows: Tensor, gradient: Tensor) -> None:
+        """Give fusion and network their gradients, from those of some outputs of raw_offsets().
+
+        Args:
+            index: frame.
+            rows: Gaussians, [R].
+            gradient: of their outputs, [R, 12].
+        """
+        avatar = self.avatar
+        tokens = self._posed(index).tokens
+        due = self._attention_is_due()
+        if self.compiled is not None:
+            values = self.compiled.frame_values(self._static, tokens)
+            given = self.compiled.backward(self._static, values, rows, gradient, due)
+            sources = (values, avatar.attention(rows) if due else None)
+            known = [(s, g) for s, g in zip(sources, given, strict=True) if s is not None]
+            known = [(s, g) for s, g in known if s.requires_grad and g is not None]
+            if known:
+                torch.autograd.backward([s for s, _ in known], [g for _, g in known])
+            return
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            attention = avatar.attention(rows) if due else avatar.fusion.rows(self._static, rows)
             context = avatar.fusion.context(attention, tokens)
-            return avatar.decode(
-                avatar.network, avatar.network.static(encoding), context, rows
-            ).float()
+            first = avatar.network.static(avatar.encoding[rows])
+            raw = avatar.decode(avatar.network, first, context, rows).float()
+        raw.backward(gradient)
 
     def _posed(self, index: int) -> _Posed:
         """Mesh and tokens of a frame, kept: they change only when poses and codes are refined."""
@@ -242,13 +265,13 @@ class Trainer:
         return self._static
 
     def step(self) -> float:
-        """One iteration; returns the loss."""
+        """One iteration; returns the loss, on a GPU that of the iteration before (LossReader)."""
         config = self.config
         done = self.iteration / config.iterations
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * group["decay"] ** -done
         index = self.frame_at(self.iteration)
-        frame = self.dataset.frame(index, config.size_at(self.iteration), self.device)
+        frame = self.images.frame(index, config.size_at(self.iteration))
         target = frame.target(self.background)
         raw = self.raw_offsets(index).requires_grad_(True)
         g = self.gaussians(index, raw)
@@ -265,11 +288,11 @@ class Trainer:
         assert raw.grad is not None
         rows, gradient = sample_rows(raw.grad, config.gradient_fraction, self.iteration)
         if len(rows):
-            self.raw_offsets(index, rows).backward(gradient)
+            self.learn_offsets(index, rows, gradient)
         self.optimizer.step()
         self.avatar.attributes.limit_scales(config.max_growth)
         self.iteration += 1
-        return float(loss.detach())
+        return self.losses.read(loss)
 
     def _perceptual_loss(self, image: Tensor, target: Tensor, frame: Frame) -> Tensor | float:
         """Eq. 9's term on a random square centred on the person; 0 when it is not due."""

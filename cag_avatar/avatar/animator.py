@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,26 +10,24 @@ import torch
 from numpy.typing import NDArray
 
 from cag_avatar.avatar.animator_base import AnimatorBase, check_array, check_picture
-from cag_avatar.avatar.compiled import CompiledAvatar
 from cag_avatar.avatar.driver import CodeLayout
 from cag_avatar.avatar.file import load_avatar
 from cag_avatar.avatar.inference import PreparedAvatar
+from cag_avatar.avatar.live_renderer import LiveRenderer, make_live_renderer
 from cag_avatar.avatar.model import Avatar
 from cag_avatar.errors import InputError
 from cag_avatar.head_models.arkit import ARKIT_NAMES
-from cag_avatar.native.library import NativeUnavailableError
 from cag_avatar.rendering.rasterizer import Backend, Rasterizer, RenderOutput, get_rasterizer
 
 __all__ = ["Animator"]
-
-_LOG = logging.getLogger(__name__)
 
 
 class Animator(AnimatorBase):
     """Renders one avatar; not thread-safe.
 
-    On the CPU by the compiled renderer (``compiled.py``) where this machine has a C compiler; else,
-    and on other back ends, network and rasteriser one after the other. Which, is logged.
+    By the fastest renderer that this machine has (``live_renderer.py``): a CUDA graph, or one C
+    function on the CPU. Without a C compiler, and on other back ends, network and rasteriser run
+    one after the other. Which, is logged.
 
     Args:
         avatar: with its capture record.
@@ -39,7 +36,8 @@ class Animator(AnimatorBase):
         background: RGB, 0 to 255.
 
     Raises:
-        InputError: the avatar has no record, or size or background are out of range.
+        InputError: the avatar has no record, size or background are out of range, or "cuda" is
+            asked for and cannot be used.
     """
 
     def __init__(
@@ -55,7 +53,7 @@ class Animator(AnimatorBase):
         camera = avatar.record.camera
         camera = camera if size is None else camera.resized(*size)
         super().__init__(avatar.record, CodeLayout.of(avatar.head), camera)
-        self._compiled = self._compile(avatar, backend, background)
+        self._compiled = make_live_renderer(avatar, camera, background, backend)
         self._rasterizer: Rasterizer | None = None
         self._prepared: PreparedAvatar | None = None
         self._device = torch.device("cpu")
@@ -82,31 +80,9 @@ class Animator(AnimatorBase):
         """Load a .cag file. Raises InputError naming the file if it is bad; arguments as above."""
         return cls(load_avatar(path), backend, size, background)
 
-    def _compile(
-        self, avatar: Avatar, backend: Backend, background: tuple[int, int, int]
-    ) -> CompiledAvatar | None:
-        if backend != "cpu" and not (backend == "auto" and not torch.cuda.is_available()):
-            return None
-        try:
-            compiled = CompiledAvatar(avatar, self._camera, background, avatar.live_basis)
-        except NativeUnavailableError as error:
-            _LOG.warning("rendering without the compiled renderer, several times slower: %s", error)
-            return None
-        if avatar.live_basis is None:
-            _LOG.warning(
-                "the avatar's file has no live basis: every frame runs the whole offset network; "
-                "run 'cag-avatar compile' once"
-            )
-        _LOG.info(
-            "compiled renderer: cpu, %d threads, %s",
-            torch.get_num_threads(),
-            "the whole network" if avatar.live_basis is None else "live basis",
-        )
-        return compiled
-
     @property
-    def compiled(self) -> CompiledAvatar | None:
-        """The compiled renderer, if it is what draws."""
+    def compiled(self) -> LiveRenderer | None:
+        """The compiled renderer or the CUDA graph, if one of them draws."""
         return self._compiled
 
     @property

@@ -25,13 +25,23 @@ from cag_avatar.avatar.model import Avatar
 from cag_avatar.avatar.offset_basis import BLOCK, OffsetBasis
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
+from cag_avatar.rendering.rasterizer import Backend
 
-__all__ = ["FrameTimes", "bench_live", "cost_exponent", "first_frame", "resampled", "time_frames"]
+__all__ = [
+    "EXPONENT_RANGE",
+    "FrameTimes",
+    "bench_live",
+    "cost_exponent",
+    "driving_of",
+    "first_frame",
+    "resampled",
+    "time_frames",
+]
 
 #: Different codes and poses that are drawn in turn.
 _CODES = 16
 #: Gaussian counts from which the cost exponent is taken.
-_EXPONENT_RANGE = (13_000, 100_000)
+EXPONENT_RANGE = (13_000, 100_000)
 
 
 class FrameTimes:
@@ -60,11 +70,16 @@ class FrameTimes:
         }
 
 
-def _driving(avatar: Avatar) -> tuple[Tensor, Tensor, Tensor]:
+def driving_of(avatar: Avatar, count: int = _CODES) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes [count, E] and head poses [count, 4, 4] to time, and the torso's pose [4, 4].
+
+    Raises:
+        InputError: the avatar has no record.
+    """
     record = avatar.record
     if record is None:
         raise InputError("avatar: has no capture record, so no codes to sample; set .record")
-    codes, poses = sample_driving(record, _CODES, np.random.default_rng(2))
+    codes, poses = sample_driving(record, count, np.random.default_rng(2))
     torso = torch.from_numpy(record.neutral_torso_pose.astype(np.float32))
     return torch.from_numpy(codes), torch.from_numpy(poses), torso
 
@@ -74,7 +89,7 @@ def time_frames(
 ) -> FrameTimes:
     """Time the live path of an avatar, code to uint8 picture; stages as in compiled.STAGES, and
     ``drive`` for what precedes them (tokens, weights of the basis or network, joints)."""
-    codes, poses, torso = _driving(avatar)
+    codes, poses, torso = driving_of(avatar)
     with _torch_threads(threads):
         live = CompiledAvatar(avatar, camera, basis=avatar.live_basis, threads=threads)
         out = np.empty((camera.height, camera.width, 3), np.uint8)
@@ -91,7 +106,7 @@ def time_frames(
 
 def time_plain(avatar: Avatar, camera: PinholeCamera, repetitions: int) -> list[float]:
     """Milliseconds of frames as training computes them (fidelity.plain_picture())."""
-    codes, poses, torso = _driving(avatar)
+    codes, poses, torso = driving_of(avatar)
     avatar = avatar.eval()
     laps = []
     for i in range(repetitions + 2):
@@ -168,7 +183,7 @@ _FIRST_FRAME = """
 import json, sys, time
 start = float(sys.argv[3])
 from cag_avatar.avatar.animator import Animator
-animator = Animator.load(sys.argv[1], "cpu", (int(sys.argv[2]),) * 2)
+animator = Animator.load(sys.argv[1], sys.argv[4], (int(sys.argv[2]),) * 2)
 animator.render(animator.rest_code)
 first = time.time() - start
 for _ in range(30):
@@ -180,10 +195,12 @@ print(json.dumps({"first_frame_s": first, "rss_mb": int(peak.split()[1]) / 1024}
 """
 
 
-def first_frame(path: Path | str, size: int) -> dict[str, float]:
+def first_frame(path: Path | str, size: int, backend: Backend = "cpu") -> dict[str, float]:
     """Start a process that loads an avatar file and draws: seconds from its start to the first
     picture, and its largest resident memory after 30 more, MiB."""
-    command = [sys.executable, "-c", _FIRST_FRAME, str(path), str(size), repr(time.time())]
+    command = [
+        sys.executable, "-c", _FIRST_FRAME, str(path), str(size), repr(time.time()), backend,
+    ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -249,7 +266,7 @@ def bench_live(
         found = time_frames(avatar, camera.resized(side, side), repetitions).summary()
         pixels.append({"size": side, **found})
     note("start of a fresh process")
-    low, high = _EXPONENT_RANGE
+    low, high = EXPONENT_RANGE
     within = [c for c in curve if 0.9 * low <= c["gaussians"] <= 1.1 * high]
     exponent = None
     if len(within) > 1:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cag_avatar.avatar.model import Avatar, compose
 from cag_avatar.avatar.precision import fastest_dtype
+from cag_avatar.fusion.compiled_offsets import compiled_offsets
 from cag_avatar.fusion.offsets import bounded_offsets
 from cag_avatar.gaussians.attributes import Gaussians
 
@@ -23,14 +24,20 @@ class PreparedAvatar:
 
     Args:
         avatar: is copied, later changes to it have no effect here.
-        dtype: of the offset network; None measures which is fastest.
+        dtype: of the offset network; None takes the compiled network where there is one, else
+            measures which is fastest.
     """
 
     def __init__(self, avatar: Avatar, dtype: torch.dtype | None = None) -> None:
         with torch.no_grad():
             self.avatar = copy.deepcopy(avatar).eval().requires_grad_(False)
-            self.dtype = dtype or fastest_dtype(avatar.rest.device.type)
             own = self.avatar
+            self._compiled = None if dtype is not None else compiled_offsets(own)
+            self.dtype = (
+                torch.float32
+                if self._compiled is not None
+                else dtype or fastest_dtype(avatar.rest.device.type)
+            )
             static = own.attention()
             self._fusion_static = None if static is None else static.to(self.dtype)
             self._first_static = own.network.static(own.encoding).to(self.dtype)
@@ -42,6 +49,9 @@ class PreparedAvatar:
         """As Avatar.raw_offsets, from what was kept."""
         own = self.avatar
         tokens = own.tokens(code, head_pose, torso_pose)
+        if self._compiled is not None:
+            values = self._compiled.frame_values(self._fusion_static, tokens)
+            return self._compiled.outputs(self._fusion_static, values)
         context = own.fusion.context(self._fusion_static, tokens)
         return own.decode(self._network, self._first_static, context.to(self.dtype)).float()
 

@@ -37,6 +37,7 @@ _LOG = logging.getLogger(__name__)
 #: Files that decide what is kept; with another content of theirs it is prepared anew.
 _SOURCES = (
     ("cag_avatar.native", "frame.c"),
+    ("cag_avatar.native", "lanes.h"),
     ("cag_avatar.avatar", "compiled.py"),
     ("cag_avatar.avatar", "live_parts.py"),
     ("cag_avatar.avatar", "linear_pose.py"),
@@ -129,11 +130,14 @@ def load_animator(
         )
         return LiveAnimator(parts, size, background)
     from cag_avatar.avatar.animator import Animator  # brings torch
+    from cag_avatar.avatar.compiled import CompiledAvatar
 
     animator = Animator.load(path, backend, size, background)
     compiled = animator.compiled
-    if kept is not None and compiled is not None and isinstance(compiled.pose, LinearPose):
-        _keep(kept, LiveParts(compiled.parts, compiled.pose, animator.record, animator.layout))
+    if kept is not None and isinstance(compiled, CompiledAvatar):
+        pose = compiled.pose
+        if isinstance(pose, LinearPose):
+            _keep(kept, LiveParts(compiled.parts, pose, animator.record, animator.layout))
     return animator
 
 

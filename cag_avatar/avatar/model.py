@@ -187,6 +187,10 @@ class Avatar(nn.Module):
             **self._head_fields,
         )
 
+    def head_tensors(self) -> list[Tensor]:
+        """What it has of its head model, the person aside."""
+        return [getattr(self, name) for name in self._head_tensors]
+
     def posed_vertices(self, code: Tensor, head_pose: Tensor, torso_pose: Tensor) -> Tensor:
         """The mesh in camera space, [V, 3]; arguments as for gaussians()."""
         return self.head.posed_vertices(self.rest, code[None], head_pose[None], torso_pose[None])[0]

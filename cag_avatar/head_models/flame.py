@@ -35,7 +35,7 @@ MAX_JAW_ANGLE = np.deg2rad(25.0)
 
 _NEUTRAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 #: Joints that a code turns, by their place among FLAME's joints: jaw and the two eyes.
-_TURNED = (2, 3, 4)
+_TURNED = slice(2, 5)
 
 
 def flame_code_names(expressions: int = 100, left_eye_first: bool = True) -> tuple[str, ...]:
@@ -179,7 +179,7 @@ class FlameHeadModel(HeadModel, kind="flame"):
         self, rest: Tensor, code: Tensor, head_pose: Tensor, torso_pose: Tensor
     ) -> Tensor:
         """[B, 5, 4, 4] in the order of ``joint_names``; arguments as in HeadModel."""
-        pivots = self.joints(rest, code)[:, list(_TURNED)]
+        pivots = self.joints(rest, code)[:, _TURNED]
         turn = self.rotations(code)
         local = rigid_transform(turn, pivots - (turn @ pivots[..., None])[..., 0])
         return torch.cat([torch.stack([torso_pose, head_pose], 1), head_pose[:, None] @ local], 1)
@@ -233,7 +233,7 @@ class FlameHeadModel(HeadModel, kind="flame"):
         turn = blended[..., :3]
         positions = torch.einsum("tncab,tncb->tna", turn, canonical) + blended[..., 3].sum(2)
 
-        held = share[..., list(_TURNED)]  # [N, 3, 3]
+        held = share[..., _TURNED]  # [N, 3, 3]
         near = torch.nonzero(held.sum((1, 2))).flatten()
 
         def moved(basis: Tensor) -> Tensor:
@@ -245,10 +245,10 @@ class FlameHeadModel(HeadModel, kind="flame"):
             result[:, :, near] = torch.einsum("tncab,kncb->tkna", turn[:, near], at[:, near])
             return result
 
-        rotation = joints[:, list(_TURNED), :3, :3]
+        rotation = joints[:, _TURNED, :3, :3]
         # A moved joint shifts what turns about it: p - R p.
         lag = torch.eye(3).to(rotation) - rotation
-        shift = torch.einsum("tjab,kjb->tkja", lag, self.joint_expression[:, list(_TURNED)])
+        shift = torch.einsum("tjab,kjb->tkja", lag, self.joint_expression[:, _TURNED])
         jacobian = code.new_empty(frames, self.num_expression, points, 3)
         jacobian[:, :-20] = moved(self.expression_basis)
         jacobian[:, :-20, near] += torch.einsum("nj,tkja->tkna", held[near].sum(1), shift)
@@ -256,7 +256,7 @@ class FlameHeadModel(HeadModel, kind="flame"):
 
         six = code[:, -20:-2].unflatten(1, (3, 6))
         slope = rotation_6d_derivative(six)  # [T, 3, 6, 3, 3]
-        pivots = self.joints(rest, code)[:, list(_TURNED)]
+        pivots = self.joints(rest, code)[:, _TURNED]
         arm = canonical[:, None] - pivots[:, :, None, None]  # [T, 3, N, 3, 3]
         arm = torch.einsum("ncj,tjnca->tjna", held, arm)
         turned = torch.einsum("tjiab,tjnb->tjina", slope, arm)

@@ -11,7 +11,10 @@ from cag_avatar.files import replacing
 __all__ = ["draw_cost_curves"]
 
 #: Stages from the bottom of the stack up.
-_ORDER = ("drive", "network", "mesh", "gaussians", "sort", "bin", "blend")
+_ORDER = (
+    "drive", "network", "mesh", "gaussians", "sort", "bin", "blend",
+    "draw", "read-back", "fill",
+)  # fmt: skip
 
 
 def draw_cost_curves(figures: dict[str, Any], path: Path | str) -> None:
@@ -48,8 +51,7 @@ def draw_cost_curves(figures: dict[str, Any], path: Path | str) -> None:
     exponent = figures["cost_exponent"]
     if exponent is not None:
         left.set_title(f"exponent {exponent:.2f} from 13,000 Gaussians on", fontsize=10)
-    right.set_title(
-        f"{figures['gaussians']:,} Gaussians, {figures['threads']} threads", fontsize=10
-    )
+    where = figures.get("device") or f"{figures['threads']} threads"
+    right.set_title(f"{figures['gaussians']:,} Gaussians, {where}", fontsize=10)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")

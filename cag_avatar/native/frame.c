@@ -10,26 +10,7 @@
  * As there, the quadratic form of a Gaussian is u^2 + v^2 with u = a dx + b dy and v = c dy, and
  * opacity 2^(log2 opacity - u^2 - v^2).
  */
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-#if defined(__AVX512F__) || defined(__AVX__)
-#include <immintrin.h>
-#endif
-
-#if defined(__AVX512F__)
-#define LANES 16
-#elif defined(__AVX__)
-#define LANES 8
-#else
-#define LANES 4
-#endif
-typedef float vec __attribute__((vector_size(LANES * 4)));
-typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
+#include "lanes.h"
 
 enum {
     TILE = 32,               /* pixels along each side of a tile */
@@ -144,24 +125,6 @@ int32_t cag_block(void) { return BLOCK; }
 int32_t cag_lanes(void) { return LANES; }
 int32_t cag_tile(void) { return TILE; }
 
-#ifdef _OPENMP
-static double now(void) { return omp_get_wtime(); }
-static int my_share(void) { return omp_get_thread_num(); }
-static int shares(void) { return omp_get_num_threads(); }
-#else
-static double now(void) { return 0; }
-static int my_share(void) { return 0; }
-static int shares(void) { return 1; }
-#endif
-
-static inline void range(int count, int *first, int *end) {
-    int t = my_share(), n = shares();
-    *first = (int)((int64_t)count * t / n);
-    *end = (int)((int64_t)count * (t + 1) / n);
-}
-
-static inline vec splat(float x) { return x - (vec){0}; }
-
 /* LANES bytes as floats. */
 static inline vec widened(const int8_t *x) {
 #if defined(__AVX512F__)
@@ -173,19 +136,6 @@ static inline vec widened(const int8_t *x) {
     for (int l = 0; l < LANES; l++) out[l] = (float)x[l];
     return out;
 #endif
-}
-
-static inline float clamp(float x, float low, float high) {
-    x = x < low ? low : x;
-    return x > high ? high : x;
-}
-
-/* Hands out the next of some work. Cores that other programs keep busy then take less of it. */
-static inline int take(int32_t *counter) {
-    int own;
-#pragma omp atomic capture
-    own = (*counter)++;
-    return own;
 }
 
 /* 2^x, relative error below 4e-6; x below -126 counts as -126. */

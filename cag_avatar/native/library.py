@@ -1,4 +1,4 @@
-"""Builds ``frame.c`` with the machine's C compiler, once, and loads it.
+"""Builds the C code of this folder with the machine's compiler, once, and loads it.
 
 The library is kept in the user's cache folder under a name that holds what it depends on (source,
 compiler, flags, processor), so that another machine that shares the folder builds its own.
@@ -17,6 +17,7 @@ import threading
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cag_avatar.files import replacing
 
@@ -27,6 +28,9 @@ _FLAGS = (
     "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
     "-std=gnu11", "-shared", "-fPIC",
 )  # fmt: skip
+#: Compiled together into one library.
+_SOURCES = ("frame.c", "offsets.c", "splatting.c")
+_HEADERS = ("lanes.h",)
 #: Seconds that the compiler may take.
 _PATIENCE = 120.0
 _building = threading.Lock()
@@ -47,7 +51,7 @@ def cache_folder() -> Path:
 
 @lru_cache(maxsize=1)
 def load_library() -> ctypes.CDLL:
-    """The functions of ``frame.c``; builds them if that was not done on this machine.
+    """The functions of the C files; builds them if that was not done on this machine.
 
     Raises:
         NativeUnavailableError: no C compiler (set CC, or install gcc), it failed, or
@@ -56,11 +60,12 @@ def load_library() -> ctypes.CDLL:
     if os.environ.get("CAG_AVATAR_NATIVE") == "0":
         raise NativeUnavailableError("switched off by CAG_AVATAR_NATIVE=0")
     with _building:
-        source = resources.files("cag_avatar.native").joinpath("frame.c").read_bytes()
+        folder = resources.files("cag_avatar.native")
+        sources = {name: folder.joinpath(name).read_bytes() for name in (*_SOURCES, *_HEADERS)}
         compiler = _compiler()
-        path = cache_folder() / f"frame-{_fingerprint(source, compiler)}.so"
+        path = cache_folder() / f"native-{_fingerprint(sources, compiler)}.so"
         if not path.is_file():
-            _build(source, compiler, path)
+            _build(sources, compiler, path)
         try:
             return ctypes.CDLL(str(path))
         except OSError as error:
@@ -76,10 +81,11 @@ def _compiler() -> str:
     raise NativeUnavailableError(f"no C compiler ({' or '.join(wanted)}): install gcc")
 
 
-def _fingerprint(source: bytes, compiler: str) -> str:
+def _fingerprint(sources: dict[str, bytes], compiler: str) -> str:
     """Changes when the library has to be built again."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
-    parts = [source, version, " ".join(_FLAGS).encode(), platform.machine().encode(), _processor()]
+    parts = [*sources.values(), version, " ".join(_FLAGS).encode()]
+    parts += [platform.machine().encode(), _processor()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 
 
@@ -93,23 +99,21 @@ def _processor() -> bytes:
     return "\n".join(sorted({line for line in lines if line.startswith(wanted)})).encode()
 
 
-def _build(source: bytes, compiler: str, path: Path) -> None:
+def _build(sources: dict[str, bytes], compiler: str, path: Path) -> None:
     """Compile with OpenMP; without it (one thread) where the compiler has none."""
-    _LOG.info("building the live renderer with %s, once on this machine", compiler)
+    _LOG.info("building the compiled code with %s, once on this machine", compiler)
     try:
-        with replacing(path) as temporary:
-            text = temporary.with_suffix(".c")
-            try:
-                text.write_bytes(source)
-                command = [compiler, *_FLAGS, str(text), "-o", str(temporary), "-lm"]
-                first = _run([*command, "-fopenmp"])
-                if first is None:
-                    return
-                if _run(command) is not None:
-                    raise NativeUnavailableError(f"{compiler} failed: {first}")
-                _LOG.warning("%s has no OpenMP: the live renderer uses one core", compiler)
-            finally:
-                text.unlink(missing_ok=True)
+        with replacing(path) as temporary, TemporaryDirectory(dir=temporary.parent) as folder:
+            for name, text in sources.items():
+                (Path(folder) / name).write_bytes(text)
+            files = [str(Path(folder) / name) for name in _SOURCES]
+            command = [compiler, *_FLAGS, *files, "-o", str(temporary), "-lm"]
+            first = _run([*command, "-fopenmp"])
+            if first is None:
+                return
+            if _run(command) is not None:
+                raise NativeUnavailableError(f"{compiler} failed: {first}")
+            _LOG.warning("%s has no OpenMP: the compiled code uses one core", compiler)
     except OSError as error:
         raise NativeUnavailableError(
             f"{path.parent} cannot be written ({error.strerror}): set CAG_AVATAR_CACHE"

@@ -1,4 +1,7 @@
-"""The CPU rasteriser: numba kernels behind torch.autograd, forward and backward on all cores."""
+"""The CPU rasteriser: compiled loops behind torch.autograd, forward and backward on all cores.
+
+Projection and sorting are numba's, blending is C where the machine has a compiler.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from cag_avatar.rendering.rasterizer import Rasterizer, RenderOutput
 
 try:
     from cag_avatar.rendering import cpu_kernels as kernels
+    from cag_avatar.rendering.cpu_blending import Blending, Projected, blending_class
 except ModuleNotFoundError as error:
     if error.name is None or error.name.split(".")[0] not in ("numba", "llvmlite"):
         raise
@@ -74,20 +78,7 @@ class _Saved:
 
     view: np.ndarray
     lens: np.ndarray
-    tile_rows: int
-    geometry: np.ndarray
-    boxes: np.ndarray
-    keys: np.ndarray
-    slots: np.ndarray
-    pairs: int
-    starts: np.ndarray
-    work: np.ndarray
-    pair_gaussian: np.ndarray
-    pair_rows: np.ndarray
-    pair_slot: np.ndarray
-    final: np.ndarray
-    stop: np.ndarray
-    used: np.ndarray
+    blending: Blending
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -109,8 +100,8 @@ def _forward(
 ) -> tuple[np.ndarray, np.ndarray, _Saved]:
     """Image [H, W, 3], alpha [H, W] and, if ``keep``, all that the backward pass needs."""
     n, width, height = means.shape[0], camera.width, camera.height
-    tile_columns, tile_rows = -(-width // kernels.TILE_WIDTH), -(-height // kernels.TILE_HEIGHT)
-    tiles = tile_columns * tile_rows
+    kind = blending_class()
+    tile_columns, tile_rows = -(-width // kind.TILE_WIDTH), -(-height // kind.TILE_HEIGHT)
     view = view_matrix.astype(np.float64)
     intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy)
     lens = np.array([*intrinsics, *frustum_limits(camera)], np.float64)
@@ -118,17 +109,12 @@ def _forward(
     boxes = np.empty((n, 4), np.int32)
     keys = np.empty(n, np.int64)
     slots = np.empty(n, np.int64)
-    starts = np.empty(tiles + 1, np.int64)
-    ends, work, used = (np.empty(tiles, np.int64) for _ in range(3))
-    image = np.empty((height, width, 3), np.float32)
-    alpha = np.empty((height, width), np.float32)
-    kept = (tiles if keep else 0, kernels.TILE_PIXELS)
-    final, stop = np.empty(kept, np.float32), np.empty(kept, np.float32)
+    starts = np.empty(tile_columns * tile_rows + 1, np.int64)
     with kernel_launch:
         threads = thread_count()
         kernels.project_forward(
             threads, means, quaternions, scales, opacities, colors, view, lens, width, height,
-            geometry, boxes, keys,
+            kind.TILE_WIDTH, kind.TILE_HEIGHT, geometry, boxes, keys,
         )  # fmt: skip
         order = kernels.sort_by_depth(keys)
         pairs = kernels.count_pairs(order, boxes, tile_rows, slots, starts)
@@ -137,21 +123,13 @@ def _forward(
                 f"scales: the Gaussians cover {pairs:,} tiles in all, the limit is {_MAX_PAIRS:,}: "
                 "bound their size"
             )
-        pair_gaussian, pair_rows = np.empty(pairs, np.int32), np.empty(pairs, np.int32)
-        pair_slot = np.empty(pairs, np.int64)
-        kernels.bin_pairs(
-            threads, order, geometry, boxes, slots, starts, tile_columns, tile_rows, height, ends,
-            work, pair_gaussian, pair_rows, pair_slot,
+        projected = Projected(
+            width, height, tile_columns, tile_rows, geometry, boxes, keys, order, slots, starts,
+            pairs,
         )  # fmt: skip
-        kernels.blend_forward(
-            threads, geometry, colors, background, tile_rows, starts, ends, work, pair_gaussian,
-            pair_rows, image, alpha, keep, final, stop, used,
-        )  # fmt: skip
-    saved = _Saved(
-        view, lens, tile_rows, geometry, boxes, keys, slots, pairs, starts, work, pair_gaussian,
-        pair_rows, pair_slot, final, stop, used,
-    )  # fmt: skip
-    return image, alpha, saved
+        blending = kind(projected)
+        image, alpha = blending.forward(threads, colors, background, keep)
+    return image, alpha, _Saved(view, lens, blending)
 
 
 def _backward(
@@ -167,27 +145,23 @@ def _backward(
 ) -> tuple[np.ndarray, ...]:
     """Gradients of means, quaternions, scales, opacities, colors, view matrix and background."""
     n = means.shape[0]
-    pair_gradients = np.zeros((saved.pairs, kernels.PAIR_GRADIENTS), np.float32)
-    tile_background = np.empty((saved.used.shape[0], 3), np.float32)
+    projected = saved.blending.projected
     grad_means, grad_scales, grad_colors = (np.empty((n, 3), np.float32) for _ in range(3))
     grad_quaternions = np.empty((n, 4), np.float32)
     grad_opacities = np.empty(n, np.float32)
     grad_view_parts = np.zeros((-(-n // kernels.VIEW_CHUNK), 3, 4))
     with kernel_launch:
         threads = thread_count()
-        kernels.blend_backward(
-            threads, saved.geometry, colors, background, saved.tile_rows, saved.starts, saved.work,
-            saved.pair_gaussian, saved.pair_rows, saved.pair_slot, saved.final, saved.stop,
-            saved.used, grad_image, grad_alpha, pair_gradients, tile_background,
-        )  # fmt: skip
+        pair_gradients, grad_background = saved.blending.backward(
+            threads, colors, background, grad_image, grad_alpha
+        )
         kernels.project_backward(
-            threads, means, quaternions, scales, opacities, saved.view, saved.lens, saved.geometry,
-            saved.boxes, saved.keys, saved.slots, pair_gradients, grad_means, grad_quaternions,
-            grad_scales, grad_opacities, grad_colors, grad_view_parts,
+            threads, means, quaternions, scales, opacities, saved.view, saved.lens,
+            projected.geometry, projected.boxes, projected.keys, projected.slots, pair_gradients,
+            grad_means, grad_quaternions, grad_scales, grad_opacities, grad_colors, grad_view_parts,
         )  # fmt: skip
     grad_view = np.zeros((4, 4), np.float32)
     grad_view[:3] = grad_view_parts.sum(0)
-    grad_background = tile_background.sum(0, dtype=np.float64).astype(np.float32)
     return (
         grad_means,
         grad_quaternions,

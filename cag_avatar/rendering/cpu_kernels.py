@@ -135,6 +135,8 @@ def _project_range(
     lens: np.ndarray,
     width: int,
     height: int,
+    tile_width: int,
+    tile_height: int,
     geometry: np.ndarray,
     boxes: np.ndarray,
     keys: np.ndarray,
@@ -202,8 +204,8 @@ def _project_range(
         geometry[i, 3] = -_WHITEN * xy / (determinant * root)
         geometry[i, 4] = _WHITEN / math.sqrt(yy)
         geometry[i, 5] = log_opacity
-        boxes[i, 0], boxes[i, 1] = left // TILE_WIDTH, right // TILE_WIDTH
-        boxes[i, 2], boxes[i, 3] = top // TILE_HEIGHT, bottom // TILE_HEIGHT
+        boxes[i, 0], boxes[i, 1] = left // tile_width, right // tile_width
+        boxes[i, 2], boxes[i, 3] = top // tile_height, bottom // tile_height
         keys[i] = np.int64(z * (2.0**_KEY_BITS / (FAR_PLANE * 1.0000001)))
 
 
@@ -219,6 +221,8 @@ def project_forward(
     lens: np.ndarray,
     width: int,
     height: int,
+    tile_width: int,
+    tile_height: int,
     geometry: np.ndarray,
     boxes: np.ndarray,
     keys: np.ndarray,
@@ -231,6 +235,7 @@ def project_forward(
         view: world to camera, float64 [4, 4].
         lens: fx, fy, cx, cy and the four limits of ``frustum_limits``, float64 [8].
         width, height: image size.
+        tile_width, tile_height: size of the tiles that boxes count, pixels.
         geometry: out, float64 [N, GEOMETRY_COLUMNS].
         boxes: out, int32 [N, 4]: first and last tile column, first and last tile row.
         keys: out, int64 [N]: depth as an integer, -1 if not visible.
@@ -239,7 +244,7 @@ def project_forward(
     for share in prange(threads):
         _project_range(
             share * n // threads, (share + 1) * n // threads, means, quaternions, scales, opacities,
-            colors, view, lens, width, height, geometry, boxes, keys,
+            colors, view, lens, width, height, tile_width, tile_height, geometry, boxes, keys,
         )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -18,6 +19,26 @@ from cag_avatar.rendering.rasterizer import (
 )
 
 __all__ = ["CudaRasterizer"]
+
+
+@lru_cache(maxsize=16)
+def _intrinsics(camera: PinholeCamera, device: torch.device) -> Tensor:
+    """K [3, 3] on the device; kept, because the host waits for every copy."""
+    return camera.matrix().to(device)
+
+
+def _only_finite(
+    means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor
+) -> tuple[Tensor, ...]:
+    """Gaussians with a non-finite parameter moved to where none is drawn, without gradients; to
+    leave them out, the host would have to wait for their number."""
+    with torch.no_grad():
+        parameters = torch.cat([means, quaternions, scales, opacities[:, None], colors], -1)
+        finite = torch.isfinite(parameters).all(-1)
+    return tuple(
+        torch.where(finite if v.ndim == 1 else finite[:, None], v, torch.zeros_like(v))
+        for v in (means, quaternions, scales, opacities, colors)
+    )
 
 
 class CudaRasterizer(Rasterizer):
@@ -68,15 +89,12 @@ class CudaRasterizer(Rasterizer):
     ) -> RenderOutput:
         from gsplat import rasterization
 
-        with torch.no_grad():
-            parameters = torch.cat([means, quaternions, scales, opacities[:, None], colors], -1)
-            finite = torch.isfinite(parameters).all(-1)
-        if not bool(finite.all()):
-            means, quaternions, scales = means[finite], quaternions[finite], scales[finite]
-            opacities, colors = opacities[finite], colors[finite]
         if means.shape[0] == 0:  # gsplat does not take empty inputs
             blank = means.new_zeros(camera.height, camera.width)
             return RenderOutput(blank[..., None] + background, blank)
+        means, quaternions, scales, opacities, colors = _only_finite(
+            means, quaternions, scales, opacities, colors
+        )
         image, alpha, _ = rasterization(
             means,
             quaternions,
@@ -84,7 +102,7 @@ class CudaRasterizer(Rasterizer):
             opacities,
             colors,
             view_matrix[None],
-            camera.matrix(means.dtype).to(means.device)[None],
+            _intrinsics(camera, means.device)[None],
             camera.width,
             camera.height,
             near_plane=NEAR_PLANE,

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import pytest
 import torch
-from cag_avatar_training.gradient_sampling import sample_rows, sampling_probabilities
+from cag_avatar_training.gradient_sampling import (
+    probabilities_on_device,
+    sample_rows,
+    sampling_probabilities,
+)
 
 N = 300
 
@@ -47,3 +52,11 @@ def test_probabilities():
     torch.testing.assert_close(p, torch.tensor([0.0, 0.5, 0.5, 1.0]), atol=0.02, rtol=0)
     assert (sampling_probabilities(size, 1.0) == 1).all()
     assert (sampling_probabilities(torch.zeros(3), 0.5) == 1).all()
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.3, 0.9, 1.0])
+def test_a_gpu_gets_the_same_probabilities(fraction):
+    size = gradient().norm(dim=1)
+    for case in (size, torch.zeros(5), torch.tensor([0.0, 1.0, 1.0, 100.0])):
+        expected = sampling_probabilities(case, fraction)
+        torch.testing.assert_close(probabilities_on_device(case, fraction), expected)

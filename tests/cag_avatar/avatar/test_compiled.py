@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-import ctypes
-import platform
-import shutil
-import subprocess
 from dataclasses import replace
-from importlib import resources
 
 import numpy as np
 import pytest
 import torch
 
-from cag_avatar.avatar import compiled
 from cag_avatar.avatar.compiled import STAGES, CompiledAvatar
 from cag_avatar.avatar.distillation import fit_offset_basis, sample_driving
 from cag_avatar.avatar.fidelity import plain_picture
 from cag_avatar.native.library import NativeUnavailableError, load_library
+from tests.cag_avatar.native.processors import PROCESSORS, built_for
 from tests.conftest import facing_pose, make_avatar
 
 try:
@@ -64,34 +59,18 @@ def test_equals_the_training_time_picture(changes):
         assert_same_picture(live.render(code, pose, torso), expected)
 
 
-def library_for(flags, tmp_path):
-    """frame.c compiled for another processor's vectors."""
-    source = tmp_path / "frame.c"
-    source.write_bytes(resources.files("cag_avatar.native").joinpath("frame.c").read_bytes())
-    command = ["gcc", "-O2", *flags, "-fno-math-errno", "-std=gnu11", "-shared", "-fPIC"]
-    out = tmp_path / "other.so"
-    subprocess.run([*command, str(source), "-o", str(out), "-lm"], check=True)
-    return ctypes.CDLL(str(out))
-
-
-@pytest.mark.skipif(
-    platform.machine() != "x86_64" or shutil.which("gcc") is None, reason="needs gcc on x86-64"
-)
-@pytest.mark.parametrize("flags", [("-mavx2", "-mfma"), ("-msse4.1",)])
-def test_smaller_vectors_give_the_same_picture(flags, tmp_path, monkeypatch):
-    library = library_for(flags, tmp_path)
-    assert library.cag_lanes() < 16
-    monkeypatch.setattr(compiled, "load_library", lambda: library)
+@pytest.mark.parametrize("processor", list(PROCESSORS)[1:])
+def test_smaller_vectors_give_the_same_picture(processor, native_builds):
     avatar, torso = make_avatar(), facing_pose()
     avatar.live_basis = fit_offset_basis(avatar, 6)
     camera = camera_of(avatar)
     for basis in (None, avatar.live_basis):
-        live = CompiledAvatar(avatar, camera, basis=basis)
-        monkeypatch.undo()
         usual = CompiledAvatar(avatar, camera, basis=basis)
-        monkeypatch.setattr(compiled, "load_library", lambda: library)
-        for code, pose in driving(avatar, 2):
-            assert_same_picture(live.render(code, pose, torso), usual.render(code, pose, torso))
+        with built_for(processor, native_builds):
+            live = CompiledAvatar(avatar, camera, basis=basis)
+            assert load_library().cag_lanes() < 16
+            for code, pose in driving(avatar, 2):
+                assert_same_picture(live.render(code, pose, torso), usual.render(code, pose, torso))
 
 
 def test_does_not_depend_on_the_number_of_threads():

@@ -34,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder with the C library only."""
     folder = tmp_path / "cache"
     folder.mkdir()
-    for library in cache_folder().glob("frame-*.so"):
+    for library in cache_folder().glob("*.so"):
         shutil.copy(library, folder)
     monkeypatch.setenv("CAG_AVATAR_CACHE", str(folder))
     return folder

@@ -36,8 +36,8 @@ def test_is_built_once_and_kept(fresh, compiler, monkeypatch):
 
 def test_another_source_gets_another_file(compiler):
     gcc = shutil.which("gcc")
-    assert library._fingerprint(b"a", gcc) != library._fingerprint(b"b", gcc)
-    assert library._fingerprint(b"a", gcc) == library._fingerprint(b"a", gcc)
+    assert library._fingerprint({"a.c": b"a"}, gcc) != library._fingerprint({"a.c": b"b"}, gcc)
+    assert library._fingerprint({"a.c": b"a"}, gcc) == library._fingerprint({"a.c": b"a"}, gcc)
 
 
 def test_without_a_compiler_says_what_to_install(fresh, monkeypatch):
@@ -77,14 +77,16 @@ def test_compiles_without_warnings_for_smaller_vectors(compiler, tmp_path):
     """Machines without AVX-512 run other lines of the source."""
     from importlib import resources
 
-    source = tmp_path / "frame.c"
-    source.write_bytes(resources.files("cag_avatar.native").joinpath("frame.c").read_bytes())
+    folder = resources.files("cag_avatar.native")
+    for name in (*library._SOURCES, *library._HEADERS):
+        (tmp_path / name).write_bytes(folder.joinpath(name).read_bytes())
+    sources = [str(tmp_path / name) for name in library._SOURCES]
     import platform
 
     targets = [["-mavx2", "-mfma"], ["-msse4.1"]] if platform.machine() == "x86_64" else [[]]
     for target in targets:
         command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]
-        command += ["-fopenmp", "-std=gnu11", "-fPIC", "-shared", *target, str(source)]
+        command += ["-fopenmp", "-std=gnu11", "-fPIC", "-shared", *target, *sources]
         done = subprocess.run(
             [*command, "-o", str(tmp_path / "x.so")], capture_output=True, text=True, check=False
         )

@@ -97,3 +97,22 @@ def test_cpu_takes_float32_only(arguments: dict) -> None:
     scene = RenderScene(**arguments).converted(torch.float64)
     with pytest.raises(TypeError, match=r"needs torch\.float32"):
         get_rasterizer("cpu").render(**vars(scene))
+
+
+def test_gaussians_that_are_not_finite_are_moved_where_none_is_drawn() -> None:
+    from cag_avatar.rendering.cuda_backend import _only_finite
+
+    shapes = ((4, 3), (4, 4), (4, 3), (4,), (4, 3))
+    given = [torch.ones(shape, requires_grad=True) for shape in shapes]
+    spoiled = [v.clone() for v in given]
+    spoiled[0][1, 2] = torch.nan
+    spoiled[3][2] = torch.inf
+    found = _only_finite(*spoiled)
+    for value in found:
+        assert value[[0, 3]].eq(1).all()
+        assert value[[1, 2]].eq(0).all()
+    sum(v.sum() for v in found).backward()  # type: ignore[union-attr]
+    for value in given:
+        assert value.grad is not None
+        assert value.grad[[0, 3]].eq(1).all()
+        assert value.grad[[1, 2]].eq(0).all()
