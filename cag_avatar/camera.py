@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from cag_avatar.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 __all__ = ["PinholeCamera"]
 
@@ -45,10 +47,12 @@ class PinholeCamera:
                 f"camera: fx, fy, cx, cy = {values} must be finite, fx and fy positive"
             )
 
-    def matrix(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Intrinsic matrix K, [3, 3]."""
+    def matrix(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Intrinsic matrix K, [3, 3]; float32 unless another ``dtype`` is given."""
+        import torch  # not at the top: live pictures are drawn without it
+
         rows = [[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]]
-        return torch.tensor(rows, dtype=dtype)
+        return torch.tensor(rows, dtype=dtype or torch.float32)
 
     def project(self, points: Tensor) -> Tensor:
         """Project camera-space points [..., 3] (metres) to pixels [..., 2]; z must be positive."""

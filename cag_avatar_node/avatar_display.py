@@ -25,6 +25,7 @@ from cag_avatar_node.managed_node import ManagedNode, run_managed_node
 from cag_avatar_node.node_health import Health
 from cag_avatar_node.node_parameters import NodeParameter
 from cag_avatar_node.qos import IMAGE_QOS, LATCHED_QOS
+from cag_avatar_node.shown_picture import PictureError, check_picture
 
 __all__ = ["PARAMETERS", "AvatarDisplay", "main"]
 
@@ -230,9 +231,10 @@ class AvatarDisplay(ManagedNode):
             return
         watch.received()
         data = message.data.tobytes() if hasattr(message.data, "tobytes") else bytes(message.data)
-        if not data.startswith(b"\xff\xd8"):
-            kind = message.format[:60]
-            self._faults.add("format", f"CompressedImage.format '{kind}' is not JPEG: publish JPEG")
+        try:
+            check_picture(data, message.format)
+        except PictureError as error:
+            self._faults.add(error.fault, str(error))
             return
         stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
         latency = (self.get_clock().now().nanoseconds - stamp) * 1e-9

@@ -16,9 +16,11 @@ from aiohttp import web
 from cag_avatar_node.display_access import PageAccess, cookie_name
 from cag_avatar_node.display_stream import serve_stream
 from cag_avatar_node.frame_board import FrameBoard
+from cag_avatar_node.picture_header import picture_size
+from cag_avatar_node.shown_picture import media_type
 from cag_avatar_node.timing import TimingWindow
 
-__all__ = ["SHAPES", "PageSettings", "jpeg_size", "make_application"]
+__all__ = ["SHAPES", "PageSettings", "make_application"]
 
 #: Shapes of the display that the page fits itself to.
 SHAPES = ("full", "round")
@@ -86,19 +88,6 @@ def make_application(board: FrameBoard, settings: PageSettings | None = None) ->
     return application
 
 
-def jpeg_size(jpeg: bytes) -> tuple[int, int] | None:
-    """Width and height from a JPEG's frame header (ITU-T T.81, B.2.2); None without one."""
-    position = 2
-    while position + 9 <= len(jpeg) and jpeg[position] == 0xFF:
-        marker = jpeg[position + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height = int.from_bytes(jpeg[position + 5 : position + 7], "big")
-            width = int.from_bytes(jpeg[position + 7 : position + 9], "big")
-            return width, height
-        position += 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
-    return None
-
-
 @cache
 def _page_file(name: str) -> str:
     return resources.files("cag_avatar_node").joinpath("display_page", name).read_text("utf-8")
@@ -163,7 +152,7 @@ async def _frame(request: web.Request) -> web.Response:
     if frame is None:
         raise web.HTTPServiceUnavailable(text="no frame yet\n", headers=_HEADERS)
     headers = {**_HEADERS, "X-Stamp-Ns": str(frame.stamp_ns)}
-    return web.Response(body=frame.jpeg, content_type="image/jpeg", headers=headers)
+    return web.Response(body=frame.data, content_type=media_type(frame.data), headers=headers)
 
 
 async def _status(request: web.Request) -> web.Response:
@@ -173,7 +162,7 @@ async def _status(request: web.Request) -> web.Response:
 def _status_of(application: web.Application) -> dict[str, Any]:
     board, settings = application[_BOARD], application[_SETTINGS]
     frame, now, state = board.newest, board.now(), board.state()
-    size = jpeg_size(frame.jpeg) if frame is not None else None
+    size = picture_size(frame.data) if frame is not None else None
     return {
         "state": state.kind.value,
         "reason": state.reason,
@@ -219,11 +208,11 @@ async def _mjpeg(request: web.Request) -> web.StreamResponse:
             while (frame := await board.after(number, changed)) is not None:
                 number = frame.number
                 head = (
-                    f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\n"
-                    f"Content-Length: {len(frame.jpeg)}\r\nX-Stamp-Ns: {frame.stamp_ns}\r\n\r\n"
+                    f"--{BOUNDARY}\r\nContent-Type: {media_type(frame.data)}\r\n"
+                    f"Content-Length: {len(frame.data)}\r\nX-Stamp-Ns: {frame.stamp_ns}\r\n\r\n"
                 )
                 # One write a picture, and write() waits for a slow client: it then skips pictures.
-                await response.write(head.encode() + frame.jpeg + b"\r\n")
+                await response.write(head.encode() + frame.data + b"\r\n")
         except (ConnectionError, asyncio.CancelledError):
             pass
     return response

@@ -1,10 +1,10 @@
 """The page's WebSocket: pictures and states out, acknowledgements and times in. Knows no ROS.
 
-Binary messages are a header of 24 bytes, little-endian, and a JPEG file: ``CAG1``, uint8 state
-(:attr:`DisplayKind.code`), a zero byte, uint16 header length, int64 camera stamp in nanoseconds,
-uint64 number of the picture. Text messages are JSON: ``state``, ``status`` (twice a second, so that
-silence means a dead link) and ``pong`` to the page, ``shown`` (number of a picture that was drawn,
-and ages in ms of pictures that reached the glass) and ``ping`` from it.
+Binary messages are a header of 24 bytes, little-endian, and a JPEG or PNG file: ``CAG1``, uint8
+state (:attr:`DisplayKind.code`), a zero byte, uint16 header length, int64 camera stamp in
+nanoseconds, uint64 number of the picture. Text messages are JSON: ``state``, ``status`` (twice a
+second, so that silence means a dead link) and ``pong`` to the page, ``shown`` (number of a picture
+that was drawn, and ages in ms of pictures that reached the glass) and ``ping`` from it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MAX_AGE = 60.0
 def pack_frame(frame: BoardFrame, state: DisplayState) -> bytes:
     """A picture as it goes over the WebSocket."""
     head = HEADER.pack(b"CAG1", state.kind.code, HEADER.size, frame.stamp_ns, frame.number)
-    return head + frame.jpeg
+    return head + frame.data
 
 
 class _Client:

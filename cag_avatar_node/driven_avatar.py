@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cag_avatar.avatar.animator import Animator
 from cag_avatar.avatar.driver import RunningDriver
+from cag_avatar.avatar.live_animator import load_animator
 from cag_avatar.errors import InputError
 from cag_avatar.head_models.arkit import ARKIT_NAMES
-from cag_avatar.rendering.rasterizer import Backend
 from cag_avatar_node.expression_validation import CheckedExpression
 from cag_avatar_node.face_blend import Face, motion_of_pose, pose_of_motion
 from cag_avatar_node.head_limits import HeadLimits, limit_motion, orbit
 from cag_avatar_node.idle_motion import EYES
 from cag_avatar_node.neutral_pose import NeutralPose
+
+if TYPE_CHECKING:
+    from cag_avatar.rendering.rasterizer import Backend
 
 __all__ = ["DrivenAvatar", "DrivingSettings", "View"]
 
@@ -78,9 +80,7 @@ class DrivenAvatar:
         alpha: bool = False,
     ) -> None:
         self.path = path
-        self.animator = Animator.load(
-            path, backend=backend, size=(size, size), background=background
-        )
+        self.animator = load_animator(path, backend, (size, size), background)
         names = tuple(self.animator.expression_names)
         if names != ARKIT_NAMES:
             raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ __all__ = ["BoardFrame", "FrameBoard"]
 
 #: Seconds for which a single request counts as somebody watching.
 INTEREST_SECONDS = 5.0
+#: Largest latency that is believed, either way, seconds.
+MAX_LATENCY = 60.0
 #: Pictures after which a resting avatar is one that moves.
 STILL_PICTURES = 2
 
@@ -24,8 +27,8 @@ STILL_PICTURES = 2
 class BoardFrame:
     """One picture."""
 
-    jpeg: bytes
-    """The JPEG file."""
+    data: bytes
+    """The JPEG or PNG file."""
     stamp_ns: int
     """Acquisition time of the camera image that it shows, nanoseconds."""
     number: int
@@ -76,12 +79,15 @@ class FrameBoard:
         self.timing = TimingWindow(window)
         self.page_timing = TimingWindow(window)
 
-    def post(self, jpeg: bytes, stamp_ns: int, now: float, latency: float) -> None:
-        """Show a picture; ``now`` (the board's clock) and ``latency`` in seconds."""
+    def post(self, data: bytes, stamp_ns: int, now: float, latency: float) -> None:
+        """Show a picture; ``now`` (the board's clock) and ``latency`` in seconds.
+
+        A latency beyond MAX_LATENCY comes of a stamp of another clock and is not counted.
+        """
         with self._lock:
             self._count += 1
-            self._newest = BoardFrame(jpeg, stamp_ns, self._count, now)
-        self.timing.add(now, latency)
+            self._newest = BoardFrame(data, stamp_ns, self._count, now)
+        self.timing.add(now, latency if abs(latency) < MAX_LATENCY else math.nan)
         self._wake_soon()
 
     def forget(self) -> None:

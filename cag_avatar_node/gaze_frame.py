@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cag_avatar.head_models.arkit import ARKIT_INDEX
-from cag_avatar.head_models.base import MAX_GAZE_PITCH, MAX_GAZE_YAW
+from cag_avatar.head_models.arkit import ARKIT_INDEX, MAX_GAZE_PITCH, MAX_GAZE_YAW
 from cag_avatar_node.head_pose_conversion import head_pose_to_face_pose, matrix_to_quaternion_xyzw
 
 __all__ = ["gaze_angles", "gaze_pose"]

@@ -21,7 +21,8 @@ class TimingWindow:
         self._lock = threading.Lock()
 
     def add(self, now: float, duration: float) -> None:
-        """Record an event at ``now`` (seconds, any monotonic clock) that took ``duration`` s."""
+        """Record an event at ``now`` (seconds, any monotonic clock) that took ``duration`` s; NaN
+        where that is not known."""
         with self._lock:
             self._events.append((now, duration))
             self._forget(now)
@@ -42,10 +43,10 @@ class TimingWindow:
         return count / (now - first) if waited > 2 * interval else 1 / interval
 
     def percentiles(self, now: float, *percent: float) -> list[float] | None:
-        """Percentiles (0 to 100) of the durations in the window, or None when it is empty."""
+        """Percentiles (0 to 100) of the durations in the window, or None when there are none."""
         with self._lock:
             self._forget(now)
-            durations = [duration for _, duration in self._events]
+            durations = [duration for _, duration in self._events if duration == duration]
         if not durations:
             return None
         return [float(value) for value in np.percentile(durations, percent)]

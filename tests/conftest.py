@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,15 @@ from cag_avatar.avatar.record import CaptureRecord
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.geometry import rigid_transform, rotation_vector_to_matrix
 from cag_avatar.head_models import ARKIT_INDEX, REGIONS, load_head_model
+from cag_avatar.native.library import cache_folder
 from cag_avatar.rendering.rasterizer import get_rasterizer
+
+# What tests prepare of their avatars stays out of the user's cache; the C library comes from there.
+_cache = Path(tempfile.mkdtemp(prefix="cag_avatar-tests-"))
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+for _library in cache_folder().glob("*.so"):
+    shutil.copy(_library, _cache)
+os.environ["CAG_AVATAR_CACHE"] = str(_cache)
 
 TINY_SIZE = 72
 TINY_FRAMES = 15

@@ -7,12 +7,15 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cag_avatar.errors import InputError
-from cag_avatar.head_models.base import HeadModel
+
+if TYPE_CHECKING:
+    from cag_avatar.head_models.base import HeadModel
 
 __all__ = [
     "CodeLayout",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from cag_avatar.avatar.code_distribution import CodeDistribution
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
-from cag_avatar.tracking.code_regressor import CodeRegressor
+
+if TYPE_CHECKING:
+    from cag_avatar.tracking.code_regressor import CodeRegressor
 
 __all__ = ["CaptureRecord"]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["ARKIT_INDEX", "ARKIT_NAMES", "arkit_source"]
+import math
+
+__all__ = ["ARKIT_INDEX", "ARKIT_NAMES", "MAX_GAZE_PITCH", "MAX_GAZE_YAW", "arkit_source"]
 
 _EYE = ("Blink", "LookDown", "LookIn", "LookOut", "LookUp", "Squint", "Wide")
 _MOUTH_PAIRS = ("Smile", "Frown", "Dimple", "Stretch")
@@ -24,6 +26,10 @@ ARKIT_NAMES: tuple[str, ...] = (
 
 #: Position of each name in the code.
 ARKIT_INDEX: dict[str, int] = {name: i for i, name in enumerate(ARKIT_NAMES)}
+
+#: Eyeball rotation, radians, that an eyeLook* coefficient of 1 stands for.
+MAX_GAZE_YAW = math.radians(30.0)
+MAX_GAZE_PITCH = math.radians(22.0)
 
 
 def arkit_source(name: str) -> str | None:

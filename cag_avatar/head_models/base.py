@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from cag_avatar.head_models.arkit import ARKIT_INDEX, arkit_source
+from cag_avatar.head_models.arkit import (
+    ARKIT_INDEX,
+    MAX_GAZE_PITCH,
+    MAX_GAZE_YAW,
+    arkit_source,
+)
 
 __all__ = ["HEAD_MODEL_KINDS", "MAX_GAZE_PITCH", "MAX_GAZE_YAW", "REGIONS", "HeadModel"]
 
@@ -32,10 +36,6 @@ REGIONS: tuple[str, ...] = (
     "neck",
     "shoulders",
 )
-
-#: Eyeball rotation, radians, that an ARKit eyeLook* coefficient of 1 stands for.
-MAX_GAZE_YAW = np.deg2rad(30.0)
-MAX_GAZE_PITCH = np.deg2rad(22.0)
 
 #: Forward-mode differentiation has one state for all threads of a process.
 _FORWARD_MODE = threading.Lock()

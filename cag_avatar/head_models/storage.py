@@ -22,6 +22,9 @@ from torch import Tensor
 
 from cag_avatar.errors import InputError
 from cag_avatar.files import replacing
+
+# Importing a kind enters it in HEAD_MODEL_KINDS.
+from cag_avatar.head_models import flame, linear  # noqa: F401
 from cag_avatar.head_models.base import HEAD_MODEL_KINDS, REGIONS, HeadModel
 from cag_avatar.head_models.linear import JOINTS
 

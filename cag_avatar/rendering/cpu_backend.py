@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError, MissingDependencyError
 from cag_avatar.parallel import kernel_launch, thread_count
-from cag_avatar.rendering.projection import frustum_limits
+from cag_avatar.rendering.frustum import frustum_limits
 from cag_avatar.rendering.rasterizer import Rasterizer, RenderOutput
 
 try:

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.geometry import quaternion_to_matrix
+from cag_avatar.rendering.frustum import frustum_limits
 from cag_avatar.rendering.rasterizer import (
     BLUR_VARIANCE,
     FAR_PLANE,
-    FRUSTUM_MARGIN,
     NEAR_PLANE,
     RADIUS_SIGMAS,
 )
 
-__all__ = ["ProjectedGaussians", "frustum_limits", "project_gaussians"]
+__all__ = ["ProjectedGaussians", "project_gaussians"]
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,6 @@ class ProjectedGaussians:
     """z in camera space, metres, [N]."""
     radii: Tensor
     """Half sizes of the bounding box, pixels, int32 [N, 2]; 0 where the Gaussian cannot be seen."""
-
-
-def frustum_limits(camera: PinholeCamera) -> tuple[float, float, float, float]:
-    """Range (x_min, x_max, y_min, y_max) of x / z and y / z at which the Jacobian may be taken."""
-    margin_x = FRUSTUM_MARGIN * 0.5 * camera.width / camera.fx
-    margin_y = FRUSTUM_MARGIN * 0.5 * camera.height / camera.fy
-    return (
-        -camera.cx / camera.fx - margin_x,
-        (camera.width - camera.cx) / camera.fx + margin_x,
-        -camera.cy / camera.fy - margin_y,
-        (camera.height - camera.cy) / camera.fy + margin_y,
-    )
 
 
 def project_gaussians(

@@ -34,7 +34,6 @@ __all__ = [
     "ALPHA_THRESHOLD",
     "BLUR_VARIANCE",
     "FAR_PLANE",
-    "FRUSTUM_MARGIN",
     "MAX_ALPHA",
     "MIN_TRANSMITTANCE",
     "NEAR_PLANE",
@@ -59,9 +58,6 @@ ALPHA_THRESHOLD = 1.0 / 255.0
 MAX_ALPHA = 0.999
 #: A pixel ends before its transmittance would reach this.
 MIN_TRANSMITTANCE = 1e-4
-#: The Jacobian of the projection is taken at most this far outside the image, as a fraction of half
-#: the field of view: beyond, the affine approximation explodes.
-FRUSTUM_MARGIN = 0.3
 #: Half size of the bounding box in standard deviations; sqrt(2 ln 255) = 3.329 is the exact
 #: support.
 RADIUS_SIGMAS = 3.33

@@ -5,6 +5,10 @@ from __future__ import annotations
 import ctypes.util
 import importlib.util
 import os
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -169,7 +173,36 @@ def _import_mediapipe() -> Any:
         )
     os.environ.setdefault("GLOG_minloglevel", "2")
     try:
-        import mediapipe
+        with _without_plotting():
+            import mediapipe
     except ImportError as error:
         raise MissingDependencyError("mediapipe", "finding faces", "tracking") from error
     return mediapipe
+
+
+class _Plotting(types.ModuleType):
+    """Stands for matplotlib.pyplot, and brings it when something of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # Python's own questions about a module
+            raise AttributeError(name)
+        return getattr(importlib.import_module("matplotlib.pyplot"), name)
+
+
+@contextmanager
+def _without_plotting() -> Iterator[None]:
+    """MediaPipe imports matplotlib.pyplot for one function that draws landmarks in a chart; that is
+    half of the time that its own import takes. While this lasts a stand-in is there."""
+    if "matplotlib" in sys.modules or "mediapipe" in sys.modules:
+        yield
+        return
+    package, pyplot = types.ModuleType("matplotlib"), _Plotting("matplotlib.pyplot")
+    package.pyplot = pyplot  # type: ignore[attr-defined]
+    stand_ins = {"matplotlib": package, "matplotlib.pyplot": pyplot}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name, module in stand_ins.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]

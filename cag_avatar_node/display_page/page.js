@@ -12,7 +12,7 @@ const PLACARDS = {
   refused: ["Token refused", "Open the address that the node printed when it started."],
 };
 const SILENCE_MS = 2500;     // the node says something twice a second
-const GRACE_MS = 300;        // a link that is back by then leaves no placard
+const GRACE_MS = 300;        // a link or pictures that are back by then leave no placard
 const LONGEST_WAIT_MS = 500;
 
 const root = document.documentElement;
@@ -66,6 +66,7 @@ let nextSwatch = 0;
 function continueBackground(bitmap, now) {
   if (now < nextSwatch) return;
   nextSwatch = now + 1000;
+  swatchContext.fillRect(0, 0, 2, 1);
   const inset = 2, right = bitmap.width - inset - 4;
   swatchContext.drawImage(bitmap, inset, inset, 4, 4, 0, 0, 1, 1);
   swatchContext.drawImage(bitmap, right, inset, 4, 4, 1, 0, 1, 1);
@@ -90,7 +91,7 @@ function receive(buffer, from) {
     state: KINDS[view.getUint8(4)],
     stamp: Number(view.getBigInt64(8, true)) / 1e6,
     number: Number(view.getBigUint64(16, true)),
-    jpeg: new Uint8Array(buffer, view.getUint16(6, true)),
+    file: new Uint8Array(buffer, view.getUint16(6, true)),
     socket: from,
   };
   if (arrived !== null) acknowledge(arrived);
@@ -104,7 +105,9 @@ async function decode() {
     const frame = arrived;
     arrived = null;
     try {
-      const bitmap = await createImageBitmap(new Blob([frame.jpeg], {type: "image/jpeg"}));
+      frame.transparent = frame.file[0] === 0x89;   // PNG is what there is alpha in
+      const type = frame.transparent ? "image/png" : "image/jpeg";
+      const bitmap = await createImageBitmap(new Blob([frame.file], {type}));
       if (frame.socket === socket) draw(frame, bitmap);
       bitmap.close();
     } catch {
@@ -124,6 +127,8 @@ function draw(frame, bitmap) {
     nextSwatch = 0;
     fit();
   }
+  // Behind what is transparent lies black, not the picture before.
+  if (frame.transparent) context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(bitmap, 0, 0);
   continueBackground(bitmap, performance.now());
   found(frame.state, "");
@@ -200,9 +205,13 @@ async function connect() {
   };
 }
 
-function found(state, reason) {
+function keep() {
   clearTimeout(lostTimer);
   lostTimer = null;
+}
+
+function found(state, reason) {
+  keep();
   show(state, reason);
 }
 
@@ -210,8 +219,11 @@ function hear(message) {
   if (message.type === "state") {
     wait = 100;
     told = {pictures: KINDS.indexOf(message.state) < KINDS.indexOf("hidden")};
+    keep();
+    // A node that stood still itself finds its newest picture old before it reads the next one.
+    if (message.state === "lost") lose();
     // A picture brings its own state; without one the placard stays until it comes.
-    if (!told.pictures || !root.dataset.placard) found(message.state, message.reason);
+    else if (!told.pictures || !root.dataset.placard) show(message.state, message.reason);
   } else if (message.type === "pong") {
     const now = performance.now();
     pongs.push({trip: now - message.t, offset: message.now_ms - (now + message.t) / 2});

@@ -137,13 +137,15 @@ def test_other_formats_are_dropped(
     port = free_port()
     start_display(port=port, lazy=False)
     publisher = world.publisher(CompressedImage, TOPIC, IMAGE_QOS)
-    png = CompressedImage(format="rgb8; png compressed bgr8", data=b"\x89PNG")
+    other = CompressedImage(format="h264", data=b"\x00\x00\x00\x01g")
     log = tmp_path / "display.log"
-    wait_until(lambda: publisher.publish(png) or "is not JPEG" in log.read_text(), "the warning")
-    publisher.publish(png)
+    wait_until(
+        lambda: publisher.publish(other) or "neither JPEG nor PNG" in log.read_text(), "the warning"
+    )
+    publisher.publish(other)
     url = f"http://127.0.0.1:{port}/"
     assert json.loads(get(url + "status.json") or b"")["frames"] == 0
-    assert log.read_text().count("is not JPEG") == 1
+    assert log.read_text().count("neither JPEG nor PNG") == 1
 
 
 def test_taken_port_is_named(

@@ -19,7 +19,7 @@ import pytest
 
 from cag_avatar_node.display_access import PageAccess
 from cag_avatar_node.display_server import PageSettings, make_application
-from cag_avatar_node.display_state import parse_state
+from cag_avatar_node.display_state import DisplayKind, DisplayState, parse_state
 from cag_avatar_node.display_thread import ServerThread
 from cag_avatar_node.frame_board import FrameBoard
 from tests.cag_avatar_node.browser import open_browser
@@ -62,20 +62,38 @@ def dataset(page: Any) -> dict[str, str]:
 def wait_for(page: Any, what: Callable[[dict[str, str]], object], timeout: float = 5.0) -> float:
     """Seconds until the page's own words fulfil a condition."""
     start = time.monotonic()
-    while not what(dataset(page)):
-        if time.monotonic() - start > timeout:
-            pytest.fail(f"not within {timeout:g} s; the page says {dataset(page)}")
+    while True:
+        late = time.monotonic() - start > timeout  # before the look: a machine may stand still
+        said = dataset(page)
+        if what(said):
+            return time.monotonic() - start
+        if late:
+            pytest.fail(f"not within {timeout:g} s; the page says {said}")
         page.wait_for_timeout(20)
-    return time.monotonic() - start
+
+
+MIDDLE = """(() => {
+    const c = document.getElementById('avatar');
+    return c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1).data[0];
+})()"""
 
 
 def middle(page: Any) -> int:
     """Brightness in the middle of what is drawn."""
-    script = (
-        "() => { const c = document.getElementById('avatar');"
-        "return c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1).data[0]; }"
-    )
-    return int(page.evaluate(script))
+    return int(page.evaluate(MIDDLE))
+
+
+def wait_for_picture(page: Any) -> None:
+    """Wait until the page says live; it must have a picture at that very moment."""
+    deadline = time.monotonic() + 5
+    while True:
+        late = time.monotonic() > deadline
+        state, value = page.evaluate(f"[document.documentElement.dataset.state, {MIDDLE}]")
+        if state == "live":
+            assert value > 0, "it says live over an empty canvas"
+            return
+        assert not late, dataset(page)
+        page.wait_for_timeout(20)
 
 
 def picture(value: int) -> bytes:
@@ -150,8 +168,7 @@ def test_every_state_and_its_placard(open_page: Callable[..., Any]) -> None:
             ("hidden:consent", "consent", "Waiting for consent"),
         ):
             served.board.tell(parse_state("live"))
-            wait_for(page, lambda data: data["state"] == "live")
-            assert middle(page) > 0
+            wait_for_picture(page)
             served.board.tell(parse_state(told))
             wait_for(page, lambda data, wanted=placard: data.get("placard") == wanted)
             assert page.inner_text("#headline") == headline
@@ -170,6 +187,55 @@ def test_every_state_and_its_placard(open_page: Callable[..., Any]) -> None:
         assert page.inner_text("#headline") == "No connection"
         served.running.set()
         wait_for(page, lambda data: data["state"] == "live" and "placard" not in data)
+
+
+def test_pictures_that_are_back_at_once_leave_no_placard(open_page: Callable[..., Any]) -> None:
+    with feed() as served:
+        page = open_page(served.url)
+        wait_for_picture(page)
+        page.evaluate(
+            f"""() => {{
+                window.darkest = 255;
+                window.heard = 0;
+                const watch = new MutationObserver(() => {{ window.heard += 1; }});
+                watch.observe(document.documentElement, {{attributeFilter: ["data-placard"]}});
+                const look = () => {{
+                    window.darkest = Math.min(window.darkest, {MIDDLE});
+                    requestAnimationFrame(look);
+                }};
+                look();
+            }}"""
+        )
+        for _ in range(5):
+            # As a node that stood still for stale_s says it, before it reads what has come.
+            served.board.tell(DisplayState(DisplayKind.LOST))
+            page.wait_for_timeout(60)
+            served.board.tell(parse_state("live"))
+            page.wait_for_timeout(60)
+        assert page.evaluate("[window.darkest > 0, window.heard]") == [True, 0]
+        served.board.tell(DisplayState(DisplayKind.LOST))
+        assert wait_for(page, lambda data: data.get("placard") == "lost") >= 0.2
+        assert middle(page) == 0
+
+
+def test_transparent_pictures_lie_on_black(open_page: Callable[..., Any]) -> None:
+    with feed() as served:
+        served.running.clear()
+
+        def post(opaque_left: bool) -> None:
+            image = np.zeros((96, 96, 4), np.uint8)
+            image[:, : 40 if opaque_left else 96] = (200, 200, 200, 255)
+            data = cv2.imencode(".png", image)[1].tobytes()
+            served.board.post(data, time.time_ns(), served.board.now(), 0.0)
+
+        page = open_page(served.url)
+        shown = 0
+        for opaque_left in (False, True):
+            post(opaque_left)
+            wait_for(page, lambda data, n=shown: int(data.get("frames", 0)) > n)
+            shown = int(dataset(page)["frames"])
+            # The picture before must not shine through.
+            assert middle(page) == (0 if opaque_left else 200)
 
 
 def test_fits_displays_of_any_shape(open_page: Callable[..., Any]) -> None:

@@ -14,7 +14,7 @@ from aiohttp import WSServerHandshakeError
 from aiohttp.test_utils import TestClient, TestServer
 
 from cag_avatar_node.display_access import PageAccess
-from cag_avatar_node.display_server import PageSettings, jpeg_size, make_application
+from cag_avatar_node.display_server import PageSettings, make_application
 from cag_avatar_node.frame_board import FrameBoard
 
 
@@ -171,7 +171,17 @@ def test_other_host_names_and_origins_are_refused() -> None:
     with_client(test)
 
 
-def test_jpeg_size() -> None:
-    assert jpeg_size(jpeg(33, 17)) == (33, 17)
-    assert jpeg_size(b"\xff\xd8\xff\xd9") is None
-    assert jpeg_size(b"rubbish") is None
+def test_transparent_pictures_are_served_as_png() -> None:
+    async def test(board: FrameBoard, client: TestClient) -> None:
+        data = cv2.imencode(".png", np.zeros((17, 33, 4), np.uint8))[1].tobytes()
+        board.post(data, 1, board.now(), 0.0)
+        answer = await client.get("/frame.jpg")
+        assert answer.content_type == "image/png"
+        assert await answer.read() == data
+        status = await (await client.get("/status.json")).json()
+        assert (status["width"], status["height"]) == (33, 17)
+        stream = await client.get("/stream.mjpg")
+        assert b"Content-Type: image/png" in await stream.content.readuntil(b"\r\n\r\n")
+        stream.close()
+
+    with_client(test)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -120,3 +122,21 @@ def test_another_avatar_takes_over_what_is_known_of_the_operator(
     taken = other.face(checked(browInnerUp=0.3), settings, 9.0).code[index]
     assert fresh > known + 0.1
     assert taken == pytest.approx(known, abs=0.01)
+
+
+def test_the_nodes_are_imported_without_what_takes_long() -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed: run make setup")
+    nodes = [
+        "avatar_display",
+        "avatar_renderer",
+        "avatar_stage",
+        "expression_estimator",
+        "video_source",
+    ]
+    program = (
+        "import importlib, sys;"
+        f"[importlib.import_module('cag_avatar_node.' + name) for name in {nodes}];"
+        "print({'torch', 'mediapipe', 'numba', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes.util
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -109,3 +110,15 @@ def test_a_clock_that_starts_again_goes_on_at_its_own_pace() -> None:
     seconds = [5.0, 5.04, 5.04, 0.1, 0.14, 0.18, 9.0]
     found = [landmarker._milliseconds(s) for s in seconds]
     assert found == [5000, 5040, 5041, 5541, 5581, 5621, 14441]
+
+
+def test_mediapipe_comes_without_plotting_until_somebody_plots() -> None:
+    program = (
+        "import sys; from cag_avatar.tracking import face_landmarker as f; f._import_mediapipe();"
+        "assert not {'matplotlib', 'matplotlib.pyplot', 'torch'} & set(sys.modules);"
+        "from mediapipe.tasks.python.vision import drawing_utils;"
+        "import matplotlib; matplotlib.use('agg'); import matplotlib.pyplot;"
+        "assert drawing_utils.plt.figure is matplotlib.pyplot.figure; print('both')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "both\n", done.stderr
