@@ -82,7 +82,7 @@ class CompiledAvatar(FrameRenderer):
         known = (CrossAttentionFusion, ConcatFusion, OneTokenFusion)
         if not isinstance(avatar.fusion, known):
             raise NativeUnavailableError(f"it does not do {type(avatar.fusion).__name__}")
-        library = load_library()
+        library = load_library("frame")
         lanes = int(library.cag_lanes())
         if isinstance(avatar.fusion, CrossAttentionFusion) and avatar.fusion.head_size % lanes:
             raise NativeUnavailableError(f"head_size must be a multiple of {lanes} here")

@@ -53,7 +53,7 @@ class _Compose(ctypes.Structure):
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL | None:
     try:
-        library = load_library()
+        library = load_library("compose")
     except NativeUnavailableError as error:
         _log.info("Gaussians: torch (%s)", error)
         return None

@@ -127,7 +127,7 @@ class FrameRenderer:
         background: tuple[float, float, float],
         threads: int,
     ) -> None:
-        self._library = load_library()
+        self._library = load_library("frame")
         for structure in (_Network, _Scene, _Work, _Frame):
             size = getattr(self._library, f"cag{structure.__name__.lower()}_size")()
             assert size == ctypes.sizeof(structure), structure.__name__

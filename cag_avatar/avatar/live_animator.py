@@ -38,6 +38,7 @@ _LOG = logging.getLogger(__name__)
 _SOURCES = (
     ("cag_avatar.native", "frame.c"),
     ("cag_avatar.native", "lanes.h"),
+    ("cag_avatar.native", "lanes.h"),
     ("cag_avatar.avatar", "compiled.py"),
     ("cag_avatar.avatar", "live_parts.py"),
     ("cag_avatar.avatar", "linear_pose.py"),
@@ -147,7 +148,7 @@ def _kept_file(path: Path, backend: Backend) -> Path | None:
     if may_be_gpu or backend not in ("auto", "cpu"):
         return None
     try:
-        lanes = int(load_library().cag_lanes())
+        lanes = int(load_library("frame").cag_lanes())
         digest = hashlib.sha256(f"{__version__} {lanes}".encode())
         for package, name in _SOURCES:
             digest.update(resources.files(package).joinpath(name).read_bytes())

@@ -77,7 +77,7 @@ def compiled_offsets(avatar: Avatar) -> CompiledOffsets | None:
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL | None:
     try:
-        library = load_library()
+        library = load_library("offsets")
     except NativeUnavailableError as error:
         _log.info("offset network: torch (%s)", error)
         return None

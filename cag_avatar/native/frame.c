@@ -122,7 +122,6 @@ int64_t cag_frame_size(void) { return sizeof(Frame); }
 int64_t cag_network_size(void) { return sizeof(Network); }
 int32_t cag_rows(void) { return ROWS; }
 int32_t cag_block(void) { return BLOCK; }
-int32_t cag_lanes(void) { return LANES; }
 int32_t cag_tile(void) { return TILE; }
 
 /* LANES bytes as floats. */

@@ -24,6 +24,8 @@ typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
 /* The same, wherever it lies. */
 typedef float loose_vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
+int32_t cag_lanes(void) { return LANES; }
+
 #ifdef _OPENMP
 static inline double now(void) { return omp_get_wtime(); }
 static inline int my_share(void) { return omp_get_thread_num(); }

@@ -1,6 +1,7 @@
-"""Builds the C code of this folder with the machine's compiler, once, and loads it.
+"""Builds a C file of this folder with the machine's compiler, once, and loads it.
 
-The library is kept in the user's cache folder under a name that holds what it depends on (source,
+Each file is a library of its own, so that who only drives an avatar does not wait for what trains
+one. It is kept in the user's cache folder under a name that holds what it depends on (source,
 compiler, flags, processor), so that another machine that shares the folder builds its own.
 """
 
@@ -14,22 +15,24 @@ import platform
 import shutil
 import subprocess
 import threading
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from cag_avatar.files import replacing
 
-__all__ = ["NativeUnavailableError", "cache_folder", "load_library"]
+__all__ = ["LibraryName", "NativeUnavailableError", "cache_folder", "load_library"]
+
+#: Live frames; Gaussians, offset network and blending in training.
+LibraryName = Literal["frame", "compose", "offsets", "splatting"]
 
 _LOG = logging.getLogger(__name__)
 _FLAGS = (
     "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
     "-std=gnu11", "-shared", "-fPIC",
 )  # fmt: skip
-#: Compiled together into one library.
-_SOURCES = ("compose.c", "frame.c", "offsets.c", "splatting.c")
 _HEADERS = ("lanes.h",)
 #: Seconds that the compiler may take.
 _PATIENCE = 120.0
@@ -49,9 +52,9 @@ def cache_folder() -> Path:
     return Path(base).expanduser() / "cag_avatar"
 
 
-@lru_cache(maxsize=1)
-def load_library() -> ctypes.CDLL:
-    """The functions of the C files; builds them if that was not done on this machine.
+@cache
+def load_library(name: LibraryName) -> ctypes.CDLL:
+    """The functions of ``name``.c; builds them if that was not done on this machine.
 
     Raises:
         NativeUnavailableError: no C compiler (set CC, or install gcc), it failed, or
@@ -61,9 +64,9 @@ def load_library() -> ctypes.CDLL:
         raise NativeUnavailableError("switched off by CAG_AVATAR_NATIVE=0")
     with _building:
         folder = resources.files("cag_avatar.native")
-        sources = {name: folder.joinpath(name).read_bytes() for name in (*_SOURCES, *_HEADERS)}
+        sources = {file: folder.joinpath(file).read_bytes() for file in (f"{name}.c", *_HEADERS)}
         compiler = _compiler()
-        path = cache_folder() / f"native-{_fingerprint(sources, compiler)}.so"
+        path = cache_folder() / f"{name}-{_fingerprint(sources, compiler)}.so"
         if not path.is_file():
             _build(sources, compiler, path)
         try:
@@ -101,13 +104,13 @@ def _processor() -> bytes:
 
 def _build(sources: dict[str, bytes], compiler: str, path: Path) -> None:
     """Compile with OpenMP; without it (one thread) where the compiler has none."""
-    _LOG.info("building the compiled code with %s, once on this machine", compiler)
+    _LOG.info("building %s with %s, once on this machine", next(iter(sources)), compiler)
     try:
         with replacing(path) as temporary, TemporaryDirectory(dir=temporary.parent) as folder:
-            for name, text in sources.items():
-                (Path(folder) / name).write_bytes(text)
-            files = [str(Path(folder) / name) for name in _SOURCES]
-            command = [compiler, *_FLAGS, *files, "-o", str(temporary), "-lm"]
+            for file, text in sources.items():
+                (Path(folder) / file).write_bytes(text)
+            source = str(Path(folder) / next(iter(sources)))
+            command = [compiler, *_FLAGS, source, "-o", str(temporary), "-lm"]
             first = _run([*command, "-fopenmp"])
             if first is None:
                 return

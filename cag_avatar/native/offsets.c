@@ -88,10 +88,7 @@ typedef struct {
     size_t at_weight[18], at_bias[18], at_values;
 } Packed;
 
-static int inputs_of(const Offsets *o, const Packed *p, int layer) {
-    (void)o;
-    return layer ? p->width : p->inputs;
-}
+static int inputs_of(const Packed *p, int layer) { return layer ? p->width : p->inputs; }
 
 static int outputs_of(const Packed *p, int layer) { return layer == p->layers - 1 ? ROOM : p->width; }
 
@@ -131,7 +128,7 @@ static float *pack(const Offsets *o, Packed *p) {
     memset(block, 0, all * sizeof(float));
     p->sums = 0;
     for (int layer = 0; layer < p->layers; layer++) {
-        int in = inputs_of(o, p, layer), out = outputs_of(p, layer);
+        int in = inputs_of(p, layer), out = outputs_of(p, layer);
         int have = torch_outputs(o, p, layer), stride = torch_inputs(o, layer);
         int back = layer ? in : p->context;
         p->forward[layer] = carve(&room, (size_t)in * out);
@@ -214,7 +211,7 @@ static void forward_rows(const Offsets *o, const Packed *p, const Rows *r, int f
                 r->in + h * S, p->inputs);
     const float *in = r->in;
     for (int layer = 0; layer < p->layers; layer++) {
-        int last = layer == p->layers - 1, outputs = outputs_of(p, layer), inputs = inputs_of(o, p, layer);
+        int last = layer == p->layers - 1, outputs = outputs_of(p, layer), inputs = inputs_of(p, layer);
         float *out = last ? r->out : r->after[layer];
         for (int i = 0; i < tall; i++) memcpy(out + (size_t)i * outputs, p->bias[layer], outputs * sizeof(float));
         product(tall, outputs, inputs, in, inputs, 1, p->forward[layer], outputs, out, outputs);
@@ -281,7 +278,7 @@ static void backward_rows(const Offsets *o, const Packed *p, Rows *r, int first,
         memcpy(grad + i * ROOM, o->grad + (size_t)(first + i) * OUTPUTS, OUTPUTS * sizeof(float));
     memset(r->grad_context, 0, sizeof(float) * tall * p->context);
     for (int layer = p->layers - 1; layer >= 0; layer--) {
-        int outputs = outputs_of(p, layer), inputs = inputs_of(o, p, layer), back = layer ? inputs : p->context;
+        int outputs = outputs_of(p, layer), inputs = inputs_of(p, layer), back = layer ? inputs : p->context;
         const float *in = layer ? r->after[layer - 1] : r->in;
         float *bias = sums + p->at_bias[layer], *to = layer ? other : r->grad_context;
         product(inputs, outputs, tall, in, 1, inputs, grad, outputs, sums + p->at_weight[layer], outputs);
@@ -318,7 +315,7 @@ static void backward_rows(const Offsets *o, const Packed *p, Rows *r, int first,
 /* Add a share's sums to the gradients as torch keeps them. */
 static void add_sums(const Offsets *o, const Packed *p, const float *sums) {
     for (int layer = 0; layer < p->layers; layer++) {
-        int in = inputs_of(o, p, layer), out = outputs_of(p, layer);
+        int in = inputs_of(p, layer), out = outputs_of(p, layer);
         int have = torch_outputs(o, p, layer), stride = torch_inputs(o, layer);
         const float *weight = sums + p->at_weight[layer], *bias = sums + p->at_bias[layer];
         for (int i = 0; i < in; i++) {

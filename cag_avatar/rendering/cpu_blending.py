@@ -195,14 +195,14 @@ class NativeBlending(Blending):
         s = _Splatting(p.width, p.height, p.tile_columns, p.tile_rows, threads, len(p.order))
         for name, array in (self._arrays | arrays).items():
             setattr(s, name, array.ctypes.data)
-        getattr(load_library(), function)(ctypes.byref(s))
+        getattr(load_library("splatting"), function)(ctypes.byref(s))
 
 
 @lru_cache(maxsize=1)
 def blending_class() -> type[Blending]:
     """What this machine blends with; logged."""
     try:
-        library = load_library()
+        library = load_library("splatting")
     except NativeUnavailableError as error:
         _log.info("cpu rasterizer: numba (%s)", error)
         return NumbaBlending

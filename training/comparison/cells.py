@@ -39,7 +39,8 @@ _log = logging.getLogger(__name__)
 
 #: Code that decides how an avatar comes out: when it changes, kept avatars are used with a warning.
 _TRAINING_SOURCE = (
-    "avatar/*.py", "fusion/*.py", "gaussians/*.py", "head_models/*.py", "rendering/*.py", "*.py",
+    "avatar/*.py", "fusion/*.py", "gaussians/*.py", "head_models/*.py", "native/*.[ch]",
+    "rendering/*.py", "*.py",
 )  # fmt: skip
 #: Code that decides the figures: when it changes, kept avatars are measured again.
 _MEASURING_SOURCE = (

@@ -14,7 +14,7 @@ from tests.cag_avatar.native.processors import PROCESSORS, built_for
 from tests.conftest import facing_pose, make_avatar
 
 try:
-    load_library()
+    load_library("frame")
 except NativeUnavailableError as error:
     pytest.skip(f"no compiled renderer: {error}", allow_module_level=True)
 
@@ -68,7 +68,7 @@ def test_smaller_vectors_give_the_same_picture(processor, native_builds):
         usual = CompiledAvatar(avatar, camera, basis=basis)
         with built_for(processor, native_builds):
             live = CompiledAvatar(avatar, camera, basis=basis)
-            assert load_library().cag_lanes() < 16
+            assert load_library("frame").cag_lanes() < 16
             for code, pose in driving(avatar, 2):
                 assert_same_picture(live.render(code, pose, torso), usual.render(code, pose, torso))
 

@@ -43,7 +43,7 @@ def test_equals_torch(
 ) -> None:
     avatar = make_avatar(sh_degree=degree).requires_grad_(True)
     with built_for(processor, native_builds):
-        built = library.load_library()
+        built = library.load_library("compose")
         monkeypatch.setattr(module, "_library", lambda: built)
         actual, gradients = results(avatar)
     monkeypatch.setattr(model, "can_compile", lambda *args: False)

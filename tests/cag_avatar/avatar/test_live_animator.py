@@ -22,7 +22,7 @@ from cag_avatar.native.library import NativeUnavailableError, cache_folder, load
 from tests.conftest import make_avatar
 
 try:
-    load_library()
+    load_library("frame")
 except NativeUnavailableError as error:
     pytest.skip(f"no compiled renderer: {error}", allow_module_level=True)
 

@@ -59,7 +59,7 @@ def test_a_cuda_device_with_gsplat_draws(backend, monkeypatch, caplog):
 
 def test_a_cuda_device_without_gsplat_leaves_it_to_the_cpu(monkeypatch):
     try:
-        load_library()
+        load_library("frame")
     except NativeUnavailableError as error:
         pytest.skip(f"no compiled renderer: {error}")
     imagined_device(monkeypatch, gsplat=False)

@@ -57,7 +57,7 @@ def test_outputs_equal_torch(avatar: Avatar, processor: str, native_builds: Path
     expected = avatar.raw_offsets(*motion).detach()
     static = avatar.attention()
     with built_for(processor, native_builds):
-        compiled = CompiledOffsets(avatar, library.load_library())
+        compiled = CompiledOffsets(avatar, library.load_library("offsets"))
         actual = compiled.outputs(static, compiled.frame_values(static, avatar.tokens(*motion)))
     assert actual.shape == expected.shape
     assert expected.abs().max() > 0.05
@@ -78,7 +78,7 @@ def test_gradients_equal_autograd(
 
     static = avatar.attention()
     with built_for(processor, native_builds):
-        compiled = CompiledOffsets(avatar, library.load_library())
+        compiled = CompiledOffsets(avatar, library.load_library("offsets"))
         values = compiled.frame_values(static, avatar.tokens(*motion))
         given = compiled.backward(static, values, rows, gradient, attention=True)
     attention = avatar.attention(rows)
