@@ -38,7 +38,6 @@ _LOG = logging.getLogger(__name__)
 _SOURCES = (
     ("cag_avatar.native", "frame.c"),
     ("cag_avatar.native", "lanes.h"),
-    ("cag_avatar.native", "lanes.h"),
     ("cag_avatar.avatar", "compiled.py"),
     ("cag_avatar.avatar", "live_parts.py"),
     ("cag_avatar.avatar", "linear_pose.py"),
