@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from cag_avatar_training.preprocess.crop import COMMIT_EVERY
 from cag_avatar_training.preprocess.frame_store import FrameStore
+from cag_avatar_training.preprocess.parallel import ordered_map
 from cag_avatar_training.preprocess.workspace import StageStore
 from cag_avatar_training.progress import Advance
 from numpy.typing import NDArray
@@ -41,9 +42,9 @@ def follow_torso(
     """
     labels = resources.enter_context(FrameStore(stage.folder / "labels.grey", alphas.shape))
     if not stage.whole:
-        for t in range(stage.done, fit.count):
-            drawn = fit.labels(t)
-            labels.write(t, np.where(drawn >= 0, drawn, NOTHING).astype(np.uint8))
+        drawn = ordered_map(fit.labels, range(stage.done, fit.count))
+        for t, regions in enumerate(drawn, stage.done):
+            labels.write(t, np.where(regions >= 0, regions, NOTHING).astype(np.uint8))
             advance((t + 1) // 2)
             if (t + 1) % COMMIT_EVERY == 0:
                 stage.commit(t + 1)
