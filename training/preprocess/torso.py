@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import ExitStack
 
 import cv2
@@ -57,12 +58,10 @@ def follow_torso(
 def _poses(
     fit: ClipFit, images: FrameStore, alphas: FrameStore, labels: FrameStore, advance: Advance
 ) -> NDArray[np.float64]:
-    done = 0
+    done = itertools.count(1)
 
     def grey(frame: int) -> NDArray[np.uint8]:
-        nonlocal done
-        done += 1
-        advance((fit.count + done) // 2)
+        advance((fit.count + next(done)) // 2)
         return cv2.cvtColor(images[frame], cv2.COLOR_RGB2GRAY)  # type: ignore[return-value]
 
     def mask(frame: int) -> NDArray[np.uint8]:
