@@ -119,8 +119,7 @@ def _guess(
 ) -> NDArray[np.uint8]:
     """GrabCut's mask before colours are known: seeds, and beside them what moves or differs."""
     mask = _initial_mask(seeds, person)
-    still = plate.known[seeds.background]
-    if still.size == 0 or still.mean() < 0.5:
+    if not plate.still(seeds.background):
         return mask
     evidence = plate.compare(image, seeds.background)
     free = ~seeds.background & ~seeds.foreground
