@@ -275,9 +275,7 @@ def _fill(setup, boxes, starts, members, face_index, barycentric, depth, workers
     """Fill the three buffers; ``depth`` comes in as zeros."""
     for worker in prange(workers):
         # Bands are dealt out in turn: the middle of a portrait holds most of the work.
-        _fill_share(
-            setup, boxes, starts, members, face_index, barycentric, depth, worker, workers
-        )
+        _fill_share(setup, boxes, starts, members, face_index, barycentric, depth, worker, workers)
 
 
 @njit(cache=True, nogil=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import partial
+from itertools import repeat
 from typing import Any
 
 import cv2
@@ -28,7 +28,7 @@ _PASSING = 0.08
 #: Room, in heads, left around the person when the background is collected.
 _MARGIN = 0.05
 #: Cuts of the surveyed frames. Each finds hair that the one before took for background, and so
-#: background that hair had hidden; coarse, three cost no more than two fine ones.
+#: background that hair had hidden.
 _ROUNDS = 3
 _NO_BOX = (0, 0, 0, 0)  # GrabCut starts from a mask here
 _MIXTURE_SIZE = (1, 65)  # OpenCV's: 5 Gaussians of 1 weight, 3 means and 9 covariances
@@ -70,8 +70,8 @@ def survey(
     # The first cuts show more of the background, the next are made with it.
     for _ in range(_ROUNDS):
         foreground, background = _fit_colours(picture, masks)
-        rough = partial(cut, model=ClipModel(foreground, background, plate), coarse=True)
-        people = [person for person, _ in pool.map(rough, images, seeds)]
+        model = ClipModel(foreground, background, plate)
+        people = [person for person, _ in pool.map(cut, images, seeds, repeat(model))]
         clear = [_clear(person, seed) for person, seed in zip(people, seeds, strict=True)]
         plate = estimate_plate(images, clear, _sure(seeds))
         masks = [_guess(images[i], seeds[i], plate, people[i]) for i in chosen]
