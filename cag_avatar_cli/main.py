@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import platform
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +14,8 @@ from cag_avatar.errors import InputError
 
 __all__ = ["COMMANDS", "main"]
 
+#: Commands that track a video.
+_TRACKING = ("preprocess", "track-benchmark", "create", "demo")
 #: Subcommand: module (imported only when it runs) and what it does.
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "synthesize, preprocess, train, report and show it live"),
@@ -66,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cag-avatar: error: no command '{words[0]}'\n\n{_usage()}", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if words[0] in _TRACKING and platform.machine() in ("x86_64", "AMD64"):
+        # Before numpy is loaded. Its products here are small: OpenBLAS's other threads mostly wait
+        # for them, at full load, on the cores that the stages' own threads need. (PyTorch for ARM
+        # trains with OpenBLAS and needs all of its threads.)
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         module = importlib.import_module(f"cag_avatar_cli.{COMMANDS[words[0]][0]}")
         import tyro

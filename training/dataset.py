@@ -469,6 +469,13 @@ def _read_tracking(
     return Tracking(**values)
 
 
+#: Fast compression: 2.5 times quicker to write for a tenth more bytes. Rows as differences to the
+#: row above: half of the time again, and smaller (OpenCV before 4.12 cannot be told).
+_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+if hasattr(cv2, "IMWRITE_PNG_FILTER"):
+    _PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+
+
 class DatasetWriter:
     """Writes a dataset; nothing is at ``path`` until it is whole.
 
@@ -561,9 +568,7 @@ class DatasetWriter:
             "parsing": parsing,
         }
         for folder, plane in planes.items():
-            # Fast compression: 2.5 times quicker to write for a tenth more bytes.
-            parameters = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-            if not cv2.imwrite(str(self._folder / folder / name), plane, parameters):
+            if not cv2.imwrite(str(self._folder / folder / name), plane, _PNG):
                 raise InputError(
                     f"{self._target / folder / name}: cannot be written; is the disk full?"
                 )

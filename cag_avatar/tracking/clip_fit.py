@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.head_models.base import HeadModel
-from cag_avatar.rendering.mesh import MeshBuffers, rasterize
+from cag_avatar.rendering.mesh import MeshBuffers, rasterize, visible_faces
 from cag_avatar.tracking.code_prior import CodePrior, code_prior, corrected_prior, model_prior
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState
@@ -101,6 +101,8 @@ class ClipFit:
         self._weights = landmark_weights(embedding.spread, config)
         self.identity, self.offsets = space.split(state.shape)
         self.rest = model.rest_vertices(self.identity, self.offsets)
+        # By face; what face -1, nothing, shows comes last.
+        self._regions = np.append(model.face_region.numpy(), -1).astype(np.int8)
 
     @property
     def count(self) -> int:
@@ -114,18 +116,24 @@ class ClipFit:
         return PinholeCamera(*self._size, focal, focal, *centre)
 
     def buffers(self, frame: int, torso_pose: Tensor | None = None) -> MeshBuffers:
-        """The fitted mesh as seen in a frame; the torso follows the head unless it has a pose."""
+        """The fitted mesh as seen in a frame; the torso follows the head unless it has a pose.
+
+        Several threads may draw at once; so for :meth:`labels`.
+        """
+        vertices = self._posed(frame, torso_pose)
+        return rasterize(vertices, self.model.faces.numpy(), self.camera, threads=1)
+
+    def labels(self, frame: int) -> NDArray[np.int8]:
+        """Region of the fitted mesh at each pixel of a frame, -1 where there is none, [H, W]."""
+        face = visible_faces(self._posed(frame, None), self.model.faces.numpy(), self.camera)
+        return self._regions[face]
+
+    def _posed(self, frame: int, torso_pose: Tensor | None) -> NDArray[np.float32]:
         at = torch.tensor([frame])
         pose = self.state.at(at).head_pose()
         torso = pose if torso_pose is None else torso_pose[None]
         vertices = self.model.posed_vertices(self.rest, self.state.code[at], pose, torso)[0]
-        return rasterize(vertices.numpy(), self.model.faces.numpy(), self.camera)
-
-    def labels(self, frame: int) -> NDArray[np.int64]:
-        """Region of the fitted mesh at each pixel of a frame, -1 where there is none, [H, W]."""
-        face = self.buffers(frame).face_index
-        regions = self.model.face_region.numpy()
-        return np.where(face >= 0, regions[face], -1)
+        return np.asarray(vertices.numpy(), np.float32)
 
     def with_rims(self, rims: dict[int, RimPoints]) -> ClipFit:
         """Solve again with the outlines of some frames: their shape first, then all poses.

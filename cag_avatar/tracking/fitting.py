@@ -257,29 +257,42 @@ def _shared_step(
     right = torch.zeros(size)
     eliminated = []
     rest = points.rest(state.shape)
-    for start in range(0, len(landmarks), 8):  # the shape Jacobian is large: 2 MB a frame
+    # A landmark's basis is the same in all frames: its equations are summed over the frames in
+    # the space of its three coordinates, and meet the basis once.
+    basis = points.shape.flatten(1)  # [S, N * 3]
+    by_point = torch.zeros(points.shape.shape[1], 3, 3)
+    right_by_point = torch.zeros(points.shape.shape[1], 3)
+    for start in range(0, len(landmarks), 8):  # the outlines' shape Jacobian is large
         frames = torch.arange(start, min(start + 8, len(landmarks)))
         part = state.at(frames)
         local = prior.at(frames)
-        rows = [landmark_rows(part, points, rest, landmarks[frames], weights, config)]
-        bases = [torch.einsum("tnij,snj->tnis", rows[0].project, points.shape).flatten(1, 2)]
+        row = landmark_rows(part, points, rest, landmarks[frames], weights, config)
+        rows = [row]
+        weighted = row.project * row.weight.unflatten(1, (-1, 2))[..., None]  # [t, N, 2, 3]
+        by_point += torch.einsum("tnij,tnik->njk", weighted, row.project)
+        right_by_point -= torch.einsum("tnij,tni->nj", weighted, row.residual.unflatten(1, (-1, 2)))
+        own = row.by_frame.unflatten(1, (-1, 2))[:, :, :, None]  # [t, N, 2, 1, 6 + E]
+        mixed = weighted[:, :, 0, :, None] * own[:, :, 0]
+        mixed.addcmul_(weighted[:, :, 1, :, None], own[:, :, 1])
+        cross = (basis @ mixed.flatten(1, 2)).transpose(1, 2)
         if rim is not None:
             edge = rim.at(frames)
             row = silhouette_rows(part, edge, eye_distance(landmarks[frames]), config)
             rows.append(row)
-            bases.append(torch.einsum("tkij,tskj->tkis", row.project, edge.shape).flatten(1, 2))
-        matrix, frame_right = frame_normal(rows, part, local, None, config)
-        cross = torch.zeros(len(frames), 6 + state.code.shape[1], size)
-        for r, by_shared in zip(rows, bases, strict=True):
-            weighted = by_shared * r.weight[..., None]
+            by_shared = torch.einsum("tkij,tskj->tkis", row.project, edge.shape).flatten(1, 2)
+            weighted = by_shared * row.weight[..., None]
             flat = weighted.flatten(0, 1)
             shared += flat.T @ by_shared.flatten(0, 1)
-            right -= flat.T @ r.residual.flatten()
-            cross += r.by_frame.transpose(1, 2) @ weighted
+            right -= flat.T @ row.residual.flatten()
+            cross = cross + row.by_frame.transpose(1, 2) @ weighted
+        matrix, frame_right = frame_normal(rows, part, local, None, config)
         solved = torch.linalg.solve(matrix, torch.cat([cross, frame_right[..., None]], -1))
-        shared -= torch.einsum("tfs,tfr->sr", cross, solved[..., :-1])
-        right -= torch.einsum("tfs,tf->s", cross, solved[..., -1])
+        flat = cross.flatten(0, 1)
+        shared -= flat.T @ solved[..., :-1].flatten(0, 1)
+        right -= flat.T @ solved[..., -1].flatten()
         eliminated.append((matrix, frame_right, cross))
+    shared += torch.einsum("snj,njk->snk", points.shape, by_point).flatten(1) @ basis.T
+    right += basis @ right_by_point.flatten()
     # Unit-variance prior on the shape; the frames measure it many times, with correlated errors.
     shared /= len(landmarks) ** 0.5
     right /= len(landmarks) ** 0.5

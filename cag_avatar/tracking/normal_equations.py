@@ -63,10 +63,7 @@ def landmark_rows(
     pixels, jacobian = project_with_jacobian(state, camera, unit)
     residual = pixels - landmarks / unit[:, None, None]
     turned = jacobian @ state.rotation[:, None]  # [T, N, 2, 3]
-    if len(derivative) == 1:
-        by_code = torch.einsum("tnij,enj->tnie", turned, derivative[0])
-    else:
-        by_code = torch.einsum("tnij,tenj->tnie", turned, derivative)
+    by_code = derivative.times(turned)
     # d(exp(w) p)/dw = -[p]x: the row of the Jacobian crossed with the point.
     by_rotation = torch.linalg.cross(rotated[:, :, None].expand_as(jacobian), jacobian)
     by_frame = torch.cat([by_rotation, jacobian * 0.1, by_code], -1)  # translation in decimetres

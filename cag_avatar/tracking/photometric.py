@@ -355,10 +355,7 @@ def photometric_rows(
     residual = values - template.mean
     row = slopes @ jacobian  # [T, N, C, 3]
     turned = row @ state.rotation[:, None]
-    if len(derivative) == 1:
-        by_code = torch.einsum("tnci,eni->tnce", turned, derivative[0])
-    else:
-        by_code = torch.einsum("tnci,teni->tnce", turned, derivative)
+    by_code = derivative.times(turned)
     by_rotation = torch.linalg.cross(rotated[:, :, None].expand_as(row), row)
     by_frame = torch.cat([by_rotation, row * 0.1, by_code], -1)  # translation in decimetres
     used = (visible & template.usable).to(values.dtype)

@@ -18,6 +18,7 @@ from cag_avatar.head_models.base import MAX_GAZE_PITCH, MAX_GAZE_YAW, REGIONS, H
 from cag_avatar.head_models.linear import LinearHeadModel
 
 __all__ = [
+    "CodeJacobian",
     "PosedSurfacePoints",
     "ShapeSpace",
     "SurfacePoints",
@@ -118,6 +119,35 @@ def _farthest_points(points: np.ndarray, count: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class CodeJacobian:
+    """Derivative of N surface points' positions by the code of T frames."""
+
+    common: Tensor
+    """[E, N, 3], where it is the same in all frames, else [T, E, N, 3]."""
+    moving: tuple[tuple[Tensor, Tensor], ...] = ()
+    """Points whose derivative is another in every frame: (indices [K], [T, E, K, 3]). They stand
+    for what ``common`` says of them."""
+
+    def times(self, rows: Tensor) -> Tensor:
+        """Rows [T, N, C, 3] by position as rows [T, N, C, E] by code."""
+        if self.common.ndim == 4:
+            return torch.einsum("tnij,tenj->tnie", rows, self.common)
+        out = torch.einsum("tnij,enj->tnie", rows, self.common)
+        for index, own in self.moving:
+            out[:, index] = torch.einsum("tnij,tenj->tnie", rows[:, index], own)
+        return out
+
+    def dense(self, frames: int) -> Tensor:
+        """[T, E, N, 3] of T = ``frames``."""
+        if self.common.ndim == 4:
+            return self.common
+        out = self.common.repeat(frames, 1, 1, 1)
+        for index, own in self.moving:
+            out[:, :, index] = own
+        return out
+
+
+@dataclass(frozen=True)
 class SurfacePoints:
     """N surface points of a model that is linear in ARKit's coefficients.
 
@@ -143,14 +173,11 @@ class SurfacePoints:
         own positions [N, 3]."""
         return self.mean + torch.einsum("s,snc->nc", shape, self.shape)
 
-    def local(self, rest: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
-        """Canonical positions [T, N, 3] of codes [T, E], and their derivative by the code
-        [T or 1, E, N, 3]."""
+    def local(self, rest: Tensor, code: Tensor) -> tuple[Tensor, CodeJacobian]:
+        """Canonical positions [T, N, 3] of codes [T, E], and their derivative by the code."""
         local = rest + torch.einsum("te,enc->tnc", code, self.expression)
         on_eye = [torch.nonzero(self.eye == side).flatten() for side in (0, 1)]
-        if not any(len(i) for i in on_eye):
-            return local, self.expression[None]
-        derivative = self.expression[None].expand(len(code), -1, -1, -1).clone()
+        moving = []
         for side, index in enumerate(on_eye):
             if not len(index):
                 continue
@@ -169,12 +196,11 @@ class SurfacePoints:
             zero = torch.zeros_like(x)
             by_pitch = torch.stack([zero, -z, y], -1) * MAX_GAZE_PITCH
             by_yaw = torch.stack([z, zero, -x], -1) * (MAX_GAZE_YAW * outward)
-            derivative[:, :, index] = 0
-            derivative[:, look["Out"], index] = by_yaw
-            derivative[:, look["In"], index] = -by_yaw
-            derivative[:, look["Down"], index] = by_pitch
-            derivative[:, look["Up"], index] = -by_pitch
-        return local, derivative
+            own = code.new_zeros(*code.shape, len(index), 3)
+            own[:, look["Out"]], own[:, look["In"]] = by_yaw, -by_yaw
+            own[:, look["Down"]], own[:, look["Up"]] = by_pitch, -by_pitch
+            moving.append((index, own))
+        return local, CodeJacobian(self.expression, tuple(moving))
 
 
 @dataclass(frozen=True)
@@ -197,9 +223,10 @@ class PosedSurfacePoints(SurfacePoints):
         """The whole rest head [V, 3]: joints depend on it."""
         return self.space.model.rest_vertices(*self.space.split(shape))
 
-    def local(self, rest: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+    def local(self, rest: Tensor, code: Tensor) -> tuple[Tensor, CodeJacobian]:
         """As in SurfacePoints, from the whole rest head [V, 3]."""
-        return self.space.model.local_points(rest, code, self.faces, self.barycentric)
+        local, own = self.space.model.local_points(rest, code, self.faces, self.barycentric)
+        return local, CodeJacobian(own[0] if len(own) == 1 else own)
 
 
 @lru_cache(maxsize=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ def torso_poses(
     Where too few features are followed, the pose of the nearest good frame is used, and logged.
 
     Args:
-        frame: grey image [H, W] uint8 of a frame.
+        frame: grey image [H, W] uint8 of a frame; called from two threads.
         mask: torso mask [H, W] uint8 of a frame, 255 where there is torso.
         head_pose: canonical to camera space, [T, 4, 4].
         focal: focal length in pixels of those images.
@@ -56,14 +57,18 @@ def torso_poses(
         return np.tile(base, (total, 1, 1))
     points = features[:, 0].astype(np.float32)
     good[reference] = True
-    for order in (range(reference + 1, total), range(reference - 1, -1, -1)):
-        current = np.array([1.0, 0.0, 0.0, 0.0])
+
+    def follow(order: range) -> None:
+        current = similarity[reference]
         for t in order:
             found = _follow(first, frame(t), points, current)
             if found is not None:
                 current = found
                 good[t] = True
             similarity[t] = current
+
+    with ThreadPoolExecutor(2) as pool:  # forwards and backwards from the reference
+        list(pool.map(follow, (range(reference + 1, total), range(reference - 1, -1, -1))))
     if not good.all():
         _LOG.warning("torso: followed in %d of %d frames, held in the others", good.sum(), total)
     similarity = gaussian_filter1d(similarity, 0.8, axis=0, mode="nearest")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +89,16 @@ def test_exit_code_reaches_the_shell(tmp_path: Path) -> None:
 def test_importing_the_command_line_loads_nothing_heavy() -> None:
     check = "import sys, cag_avatar_cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="not set on ARM")
+def test_tracking_commands_leave_blas_one_thread(tmp_path: Path) -> None:
+    check = (
+        "import os, sys, cag_avatar_cli.main as cli\n"
+        "assert 'numpy' not in sys.modules, 'its library has read the environment'\n"
+        "cli.main(['preprocess', 'no.mp4', '-o', 'd'])\n"
+        "sys.exit(os.environ['OPENBLAS_NUM_THREADS'] != '1')"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", check], cwd=tmp_path, env=environment)
+    assert done.returncode == 0

@@ -20,6 +20,8 @@ _NOISE_FLOOR, _NOISE_LIMIT = 3.0, 12.0
 _SHADES = (0.55, 1.15)
 #: Grey levels by which hair differs from a background guessed from nearby.
 _FAR = 30.0
+#: Share of the picture that must be sure background to judge by it alone.
+_LEAST_SHOWN = 0.01
 _UNSEEN = np.int16(1000)
 #: Pixels of the background that a frame's exposure is matched on.
 _GAIN_PIXELS = 4000
@@ -55,6 +57,15 @@ class BackgroundPlate:
     moving: NDArray[np.bool_]
     """Where something moved instead: seen often enough, but never the same, [h, w]."""
 
+    def still(self, background: NDArray[np.bool_]) -> bool:
+        """Whether the camera kept still, so that the plate tells background from person.
+
+        It is judged on a frame's sure ``background`` [h, w]; where a head leaves hardly any, on all
+        that was seen often enough: hair moves in some of that, but a moving camera moves it all.
+        """
+        shown = background if background.mean() > _LEAST_SHOWN else self.known | self.moving
+        return bool(shown.any()) and float(self.known[shown].mean()) > 0.5
+
     @cached_property
     def _smooth(self) -> NDArray[Any]:
         return cv2.blur(self.colour, (3, 3))
@@ -79,7 +90,7 @@ class BackgroundPlate:
         power = _dot(plate, plate) + 1
         shade = np.clip(_dot(frame, plate) / power, *_SHADES)[..., None]
         rest = _length(frame - shade * plate)
-        still = len(pixels) > 0.5 * background.sum() and background.any()
+        still = self.still(background)
         unseen_other = ~self.known & (rest > _FAR) if still else np.zeros(self.known.shape, bool)
         noise = np.maximum(self.noise, _NOISE_FLOOR)
         return PlateEvidence(

@@ -94,9 +94,12 @@ def _nearby_person(
     cover = core.astype(np.float32)
     frame = image.astype(np.float32)
     square = _dot(image, image, "ijk,ijk->ij", np.float32)
-    stack = np.dstack([frame * cover[..., None], square * cover, cover])
+    sums = np.dstack([frame * cover[..., None], square * cover])
     sigma = 0.05 * head_size / 4
-    small = cv2.resize(stack, size, interpolation=cv2.INTER_AREA)
+    # OpenCV shrinks by a fraction of at most four channels.
+    small = np.dstack(
+        [cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (sums, cover)]
+    )
     means = cv2.GaussianBlur(small, (0, 0), max(sigma, 0.3), borderType=cv2.BORDER_REFLECT)
     large = cv2.resize(means, (width, height), interpolation=cv2.INTER_LINEAR)[rows, columns]
     amount = large[:, 4]

@@ -73,8 +73,8 @@ def matte_clip(
     from that network instead.
 
     Args:
-        frames: frame i, [H, W, 3] uint8, RGB; all of one size. Called in this thread, first for the
-            survey (ascending), then for every frame (ascending).
+        frames: frame i, [H, W, 3] uint8, RGB; all of one size. Called from several threads, for
+            some frames twice.
         labels: the fitted head drawn into frame i, [H, W] integers: -1 for nothing, else an index
             into ``head_models.base.REGIONS``. Called likewise.
         count: number of frames.
@@ -123,7 +123,7 @@ def _stream(
     try:
         while done < count:
             while read < count and len(solving) + len(finishing) < 2 * workers + 1:
-                solving.append(pool.submit(_solve, reader.read(read), model, config))
+                solving.append(pool.submit(_solve, reader, read, model, config))
                 read += 1
             if solving:
                 recent = [*recent[-2:], solving.popleft().result()]
@@ -210,16 +210,21 @@ class _Reader:
 
 def _survey(reader: _Reader, count: int, config: MatteConfig, pool: Executor) -> ClipModel:
     chosen = np.unique(np.linspace(0, count - 1, min(count, config.survey_frames)).astype(int))
-    small, seeds = [], []
-    for i in chosen:
-        read = reader.read(int(i))
-        small.append(read.small)  # full frames are not kept
-        seeds.append(read.seeds)
-    return survey(small, seeds, config, pool)
+
+    def look(i: int) -> tuple[NDArray[np.uint8], Seeds]:
+        read = reader.read(i)
+        return read.small, read.seeds  # full frames are not kept
+
+    first, *others = chosen.tolist()
+    seen = [look(first)]  # before the others: they must have its size
+    seen += pool.map(look, others)
+    small, seeds = zip(*seen, strict=True)
+    return survey(list(small), list(seeds), config, pool)
 
 
-def _solve(read: _Input, model: ClipModel, config: MatteConfig) -> _Frame:
-    """Soft alpha at full size."""
+def _solve(reader: _Reader, i: int, model: ClipModel, config: MatteConfig) -> _Frame:
+    """Soft alpha of a frame at full size."""
+    read = reader.read(i)
     person, evidence = cut(read.small, read.seeds, model, coarse=True)
     band = find_band(read.small, person, evidence, read.seeds.head_size, config)
     alpha = solve_alpha(read.small, person, band.unknown, band.prior, band.weight)

@@ -27,6 +27,9 @@ _HAIR = 0.45
 _PASSING = 0.08
 #: Room, in heads, left around the person when the background is collected.
 _MARGIN = 0.05
+#: Cuts of the surveyed frames. Each finds hair that the one before took for background, and so
+#: background that hair had hidden.
+_ROUNDS = 3
 _NO_BOX = (0, 0, 0, 0)  # GrabCut starts from a mask here
 _MIXTURE_SIZE = (1, 65)  # OpenCV's: 5 Gaussians of 1 weight, 3 means and 9 covariances
 _COVARIANCES = 20  # where these begin
@@ -64,8 +67,8 @@ def survey(
             "matte: the fitted head fills the picture, no background is in view; "
             "crop the video with more room around the head"
         )
-    # The first cuts show more of the background, the second are made with it.
-    for _ in range(2):
+    # The first cuts show more of the background, the next are made with it.
+    for _ in range(_ROUNDS):
         foreground, background = _fit_colours(picture, masks)
         model = ClipModel(foreground, background, plate)
         people = [person for person, _ in pool.map(cut, images, seeds, repeat(model))]
@@ -119,8 +122,7 @@ def _guess(
 ) -> NDArray[np.uint8]:
     """GrabCut's mask before colours are known: seeds, and beside them what moves or differs."""
     mask = _initial_mask(seeds, person)
-    still = plate.known[seeds.background]
-    if still.size == 0 or still.mean() < 0.5:
+    if not plate.still(seeds.background):
         return mask
     evidence = plate.compare(image, seeds.background)
     free = ~seeds.background & ~seeds.foreground
@@ -132,7 +134,8 @@ def _guess(
             mask[free & (moving | (evidence.chroma > _OTHER))] = cv2.GC_PR_FGD
         mask[free & (evidence.difference < _SAME)] = cv2.GC_BGD
     deep = depth > 0.03 * seeds.head_size
-    mask[deep if person is None else deep & evidence.unseen_other] = cv2.GC_FGD
+    # What a cut left to the background and what yet never kept still is hair that it missed.
+    mask[deep if person is None else deep & (evidence.unseen_other | plate.moving)] = cv2.GC_FGD
     return mask
 
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cag_avatar.head_models.base import HeadModel
-from cag_avatar.rendering.mesh import MeshBuffers
 from cag_avatar.tracking.clip_fit import ClipFit, Observations, fit_clip, resume_clip
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState
@@ -109,16 +108,12 @@ class ClipFitter:
 
     def _rims(self, fit: ClipFit, alphas: FrameStore, frames: NDArray[Any]) -> Iterator[RimPoints]:
         rest = fit.rest.numpy()
-        # Drawn in this thread: drawing uses all cores by itself, and not every threading layer of
-        # numba may be entered by two threads at once.
-        drawn = ((int(t), fit.buffers(int(t))) for t in frames)
 
-        def rim(item: tuple[int, MeshBuffers]) -> RimPoints:
-            frame, buffers = item
+        def rim(frame: int) -> RimPoints:
             height = float(np.ptp(self.landmarks[frame, :, 1]))
-            return find_rim(fit.model, rest, buffers, alphas[frame], height)
+            return find_rim(fit.model, rest, fit.buffers(frame), alphas[frame], height)
 
-        return ordered_map(rim, drawn)
+        return ordered_map(rim, (int(t) for t in frames))
 
     def _keep(self, stage: StageStore, fit: ClipFit) -> None:
         arrays, notes = {}, {}

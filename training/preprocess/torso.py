@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import ExitStack
 
 import cv2
 import numpy as np
 from cag_avatar_training.preprocess.crop import COMMIT_EVERY
 from cag_avatar_training.preprocess.frame_store import FrameStore
+from cag_avatar_training.preprocess.parallel import ordered_map
 from cag_avatar_training.preprocess.workspace import StageStore
 from cag_avatar_training.progress import Advance
 from numpy.typing import NDArray
@@ -41,9 +43,9 @@ def follow_torso(
     """
     labels = resources.enter_context(FrameStore(stage.folder / "labels.grey", alphas.shape))
     if not stage.whole:
-        for t in range(stage.done, fit.count):
-            drawn = fit.labels(t)
-            labels.write(t, np.where(drawn >= 0, drawn, NOTHING).astype(np.uint8))
+        drawn = ordered_map(fit.labels, range(stage.done, fit.count))
+        for t, regions in enumerate(drawn, stage.done):
+            labels.write(t, np.where(regions >= 0, regions, NOTHING).astype(np.uint8))
             advance((t + 1) // 2)
             if (t + 1) % COMMIT_EVERY == 0:
                 stage.commit(t + 1)
@@ -56,12 +58,10 @@ def follow_torso(
 def _poses(
     fit: ClipFit, images: FrameStore, alphas: FrameStore, labels: FrameStore, advance: Advance
 ) -> NDArray[np.float64]:
-    done = 0
+    done = itertools.count(1)
 
     def grey(frame: int) -> NDArray[np.uint8]:
-        nonlocal done
-        done += 1
-        advance((fit.count + done) // 2)
+        advance((fit.count + next(done)) // 2)
         return cv2.cvtColor(images[frame], cv2.COLOR_RGB2GRAY)  # type: ignore[return-value]
 
     def mask(frame: int) -> NDArray[np.uint8]:

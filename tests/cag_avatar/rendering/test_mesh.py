@@ -6,7 +6,13 @@ from numpy.typing import NDArray
 
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
-from cag_avatar.rendering.mesh import interpolate, rasterize, silhouette, vertex_normals
+from cag_avatar.rendering.mesh import (
+    interpolate,
+    rasterize,
+    silhouette,
+    vertex_normals,
+    visible_faces,
+)
 
 CAMERA = PinholeCamera(48, 40, 60.0, 55.0, 23.2, 19.1)
 
@@ -106,6 +112,16 @@ def test_matches_brute_force_on_random_triangles() -> None:
     np.testing.assert_allclose(buffers.barycentric[hit].sum(-1), 1, atol=1e-5)
     assert (buffers.barycentric[index < 0] == 0).all()
     assert np.isinf(buffers.depth[buffers.face_index < 0]).all()
+    np.testing.assert_array_equal(visible_faces(vertices, faces, CAMERA), buffers.face_index)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_any_number_of_threads_draws_the_same(threads: int) -> None:
+    vertices, faces = sphere()
+    vertices = vertices * 0.6 + np.array([0.1, -0.1, 2.5], np.float32)
+    alone, some = (rasterize(vertices, faces, CAMERA, threads=n) for n in (1, threads))
+    for name in ("face_index", "barycentric", "depth"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(some, name))
 
 
 def test_shared_edges_leave_no_hole() -> None:

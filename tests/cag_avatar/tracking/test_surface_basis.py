@@ -69,3 +69,16 @@ def test_offsets_are_smooth_and_keep_eyes_and_teeth_whole(
 def test_the_space_is_the_same_every_time(head: HeadModel, shape_space: ShapeSpace) -> None:
     again = ShapeSpace(head)
     torch.testing.assert_close(again.offset_modes, shape_space.offset_modes, atol=1e-6, rtol=0)
+
+
+def test_rows_by_code_agree_with_the_dense_derivative(
+    embedding: LandmarkEmbedding, shape_space: ShapeSpace, shape: torch.Tensor
+) -> None:
+    points = shape_space.points(embedding.faces, embedding.barycentric)
+    generator = torch.Generator().manual_seed(2)
+    code = 0.5 * torch.rand(3, len(points.expression), generator=generator)
+    rows = torch.randn(3, len(points.mean), 2, 3, generator=generator)
+    _, derivative = points.local(points.rest(shape), code)
+    assert derivative.moving, "the irises turn with the gaze"
+    expected = torch.einsum("tnij,tenj->tnie", rows, derivative.dense(3))
+    torch.testing.assert_close(derivative.times(rows), expected, atol=1e-6, rtol=1e-4)
