@@ -59,8 +59,9 @@ def inference_costs(avatars: Mapping[str, Avatar]) -> dict[str, InferenceCost]:
     costs = {}
     for name, avatar_ in prepared.items():
         own = avatar_.avatar
+        counted = PreparedAvatar(avatars[name], torch.float32)  # compiled code is not seen
         with FlopCounterMode(display=False) as counter:
-            avatar_.raw_offsets(*frames[name])
+            counted.raw_offsets(*frames[name])
         learned = [*own.fusion.parameters(), *own.network.parameters()]
         learned += [] if own.local is None else list(own.local.parameters())
         costs[name] = InferenceCost(
