@@ -14,7 +14,8 @@ from cag_avatar.avatar.distillation import sample_driving
 from cag_avatar.avatar.model import Avatar
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
-from cag_avatar.rendering.rasterizer import get_rasterizer
+from cag_avatar.rendering.cpu_backend import CpuRasterizer
+from cag_avatar.rendering.cpu_blending import NumbaBlending
 
 __all__ = ["Fidelity", "measure_fidelity", "plain_picture"]
 
@@ -33,10 +34,10 @@ class Fidelity:
 def plain_picture(
     avatar: Avatar, code: Tensor, head_pose: Tensor, torso_pose: Tensor, camera: PinholeCamera
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Picture on white [H, W, 3] and coverage [H, W] as training computes them: the network in
-    float32 for every Gaussian, nothing kept between frames, then the CPU rasteriser."""
-    gaussians = avatar.gaussians(code, head_pose, torso_pose)
-    output = get_rasterizer("cpu").render(
+    """Picture on white [H, W, 3] and coverage [H, W] as training would compute them without C code:
+    the network in float32 torch for every Gaussian, nothing kept between frames, numba blending."""
+    gaussians = avatar.gaussians(code, head_pose, torso_pose, plain=True)
+    output = CpuRasterizer(NumbaBlending).render(
         gaussians.means, gaussians.quaternions, gaussians.scales, gaussians.opacities,
         gaussians.colors, torch.eye(4), camera, torch.ones(3),
     )  # fmt: skip

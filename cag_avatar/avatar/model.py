@@ -254,6 +254,8 @@ class Avatar(nn.Module):
         torso_pose: Tensor,
         raw: Tensor | None = None,
         vertices: Tensor | None = None,
+        *,
+        plain: bool = False,
     ) -> Gaussians:
         """The Gaussians of one frame; differentiable in all arguments and parameters.
 
@@ -263,13 +265,14 @@ class Avatar(nn.Module):
             torso_pose: canonical to camera space, [4, 4].
             raw: outputs of raw_offsets() to use instead of running the network, [N, 12].
             vertices: result of posed_vertices() to use instead of posing the mesh, [V, 3].
+            plain: compose them in torch also where compiled code would.
         """
         if vertices is None:
             vertices = self.posed_vertices(code, head_pose, torso_pose)
         if raw is None:
             raw = self.raw_offsets(code, head_pose, torso_pose)
         attributes = self.attributes
-        if can_compile(vertices, raw, head_pose, self.config.sh_degree):
+        if not plain and can_compile(vertices, raw, head_pose, self.config.sh_degree):
             return compiled_compose(
                 self.binding, vertices, raw, self.offset_limits, attributes, self.config.sh_degree,
                 head_pose[:3, :3],

@@ -41,9 +41,15 @@ class CpuRasterizer(Rasterizer):
     Calls from several threads are safe and run one after the other.
 
     Raises InputError from ``render`` if the Gaussians are so large that their lists would not fit.
+
+    Args:
+        blending: what blends; None takes what is fastest here.
     """
 
     name = "cpu"
+
+    def __init__(self, blending: type[Blending] | None = None) -> None:
+        self._blending = blending
 
     def _check(self, tensors: dict[str, Tensor]) -> None:
         super()._check(tensors)
@@ -66,9 +72,11 @@ class CpuRasterizer(Rasterizer):
     ) -> RenderOutput:
         tensors = (means, quaternions, scales, opacities, colors, view_matrix, background)
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            image, alpha = _Rasterize.apply(camera, *tensors)
+            image, alpha = _Rasterize.apply(self._blending, camera, *tensors)
             return RenderOutput(image, alpha)
-        image_array, alpha_array, _ = _forward(camera, *map(_array, tensors), keep=False)
+        image_array, alpha_array, _ = _forward(
+            self._blending, camera, *map(_array, tensors), keep=False
+        )
         return RenderOutput(torch.from_numpy(image_array), torch.from_numpy(alpha_array))
 
 
@@ -87,6 +95,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _forward(
+    kind: type[Blending] | None,
     camera: PinholeCamera,
     means: np.ndarray,
     quaternions: np.ndarray,
@@ -100,7 +109,7 @@ def _forward(
 ) -> tuple[np.ndarray, np.ndarray, _Saved]:
     """Image [H, W, 3], alpha [H, W] and, if ``keep``, all that the backward pass needs."""
     n, width, height = means.shape[0], camera.width, camera.height
-    kind = blending_class()
+    kind = kind or blending_class()
     tile_columns, tile_rows = -(-width // kind.TILE_WIDTH), -(-height // kind.TILE_HEIGHT)
     view = view_matrix.astype(np.float64)
     intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy)
@@ -177,8 +186,10 @@ class _Rasterize(torch.autograd.Function):
     """The kernels as one differentiable operation."""
 
     @staticmethod
-    def forward(ctx: Any, camera: PinholeCamera, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        image, alpha, ctx.saved_forward = _forward(camera, *map(_array, tensors), keep=True)
+    def forward(
+        ctx: Any, kind: type[Blending] | None, camera: PinholeCamera, *tensors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        image, alpha, ctx.saved_forward = _forward(kind, camera, *map(_array, tensors), keep=True)
         ctx.save_for_backward(*tensors)
         return torch.from_numpy(image), torch.from_numpy(alpha)
 
@@ -192,8 +203,9 @@ class _Rasterize(torch.autograd.Function):
             ctx.saved_forward, means, quaternions, scales, opacities, colors, background,
             _array(grad_image), _array(grad_alpha),
         )  # fmt: skip
-        wanted = ctx.needs_input_grad[1:]
+        wanted = ctx.needs_input_grad[2:]
         return (
+            None,
             None,
             *(torch.from_numpy(g) if w else None for g, w in zip(gradients, wanted, strict=True)),
         )

@@ -9,15 +9,14 @@ import pytest
 import torch
 
 from cag_avatar.native import library
-from cag_avatar.rendering import cpu_backend
 from cag_avatar.rendering.benchmark import head_scene
+from cag_avatar.rendering.cpu_backend import CpuRasterizer
 from cag_avatar.rendering.cpu_blending import (
     Blending,
     NativeBlending,
     NumbaBlending,
     blending_class,
 )
-from cag_avatar.rendering.rasterizer import get_rasterizer
 from tests.cag_avatar.native.processors import PROCESSORS, built_for
 from tests.cag_avatar.rendering.scenes import SCENES, certain_pixels
 
@@ -29,10 +28,9 @@ def native(request: pytest.FixtureRequest, native_builds: Path) -> Iterator[None
         yield
 
 
-def results(kind: type[Blending], name: str, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    monkeypatch.setattr(cpu_backend, "blending_class", lambda: kind)
+def results(kind: type[Blending], name: str) -> list[torch.Tensor]:
     scene = SCENES[name]().converted(torch.float32, requires_grad=True)
-    output = get_rasterizer("cpu").render(**vars(scene))  # type: ignore[arg-type]
+    output = CpuRasterizer(kind).render(**vars(scene))  # type: ignore[arg-type]
     certain = certain_pixels(scene)
     weights = torch.randn(*certain.shape, 4, generator=torch.Generator().manual_seed(5))
     weights = weights * certain[..., None]
@@ -44,9 +42,9 @@ def results(kind: type[Blending], name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_both_blend_alike(native: None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = results(NativeBlending, name, monkeypatch)
-    loops = results(NumbaBlending, name, monkeypatch)
+def test_both_blend_alike(native: None, name: str) -> None:
+    compiled = results(NativeBlending, name)
+    loops = results(NumbaBlending, name)
     for image, other in zip(compiled[:2], loops[:2], strict=True):
         difference = (image - other).abs()
         assert difference.numel() == 0 or difference.quantile(0.98) < 1e-5
@@ -55,13 +53,13 @@ def test_both_blend_alike(native: None, name: str, monkeypatch: pytest.MonkeyPat
         assert (gradient - other).norm() <= 1e-3 * other.norm() + 1e-9
 
 
-def test_image_sizes_that_tiles_do_not_divide(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_sizes_that_tiles_do_not_divide() -> None:
     for size in (1, 31, 33, 70):
         scene = head_scene(num_gaussians=300, size=size, sigma_px=4.0)
-        images = []
-        for kind in (NativeBlending, NumbaBlending):
-            monkeypatch.setattr(cpu_backend, "blending_class", lambda kind=kind: kind)
-            images.append(get_rasterizer("cpu").render(**vars(scene)).image)
+        images = [
+            CpuRasterizer(kind).render(**vars(scene)).image
+            for kind in (NativeBlending, NumbaBlending)
+        ]
         assert (images[0] - images[1]).abs().max() < 1e-3, size
 
 
