@@ -1,8 +1,7 @@
 """The last step to the Gaussians (eq. 7) in compiled loops, for training on the CPU.
 
 In torch it is some eighty small operations forward and backward; ``native/compose.c`` goes over the
-Gaussians once each way. The posed mesh gets no gradient here: where it needs one, ``compose`` of
-``model.py`` is used.
+Gaussians once each way.
 """
 
 from __future__ import annotations
@@ -29,7 +28,11 @@ __all__ = ["can_compile", "compiled_compose"]
 _log = logging.getLogger(__name__)
 #: Highest degree of the spherical harmonics that compose.c evaluates.
 _MAX_SH_DEGREE = 2
+#: BLOCK of compose.c: Gaussians that give one sum of the head rotation's gradient.
+_BLOCK = 64
 _LEARNED = ("raw", "rotation", "log_scale", "logit", "base", "rest")
+#: Which of _MADE each of them has its gradient from; None: from several.
+_SOURCE = (None, 1, 2, 3, 4, 4)
 _MADE = ("means", "quaternions", "scales", "opacities", "colors")
 
 
@@ -46,6 +49,7 @@ class _Compose(ctypes.Structure):
         ("unused", c_float),
         *((name, c_void_p) for name in (
             *_MADE, *(f"grad_{name}" for name in _MADE), *(f"grad_{name}" for name in _LEARNED),
+            "grad_points", "torque", "grad_head",
         )),
     )  # fmt: skip
 
@@ -65,10 +69,10 @@ def _library() -> ctypes.CDLL | None:
 
 def can_compile(vertices: Tensor, raw: Tensor, head_pose: Tensor, sh_degree: int) -> bool:
     """Whether compiled_compose() does for these tensors what compose() does."""
-    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (vertices, raw))
-    wanted = torch.is_grad_enabled() and (vertices.requires_grad or head_pose.requires_grad)
+    tensors = (vertices, raw, head_pose)
+    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
     exported = torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
-    usable = plain and not wanted and not exported and sh_degree <= _MAX_SH_DEGREE
+    usable = plain and not exported and sh_degree <= _MAX_SH_DEGREE
     return usable and _library() is not None
 
 
@@ -81,7 +85,7 @@ def compiled_compose(
     sh_degree: int,
     head_rotation: Tensor,
 ) -> Gaussians:
-    """Gaussians of a frame; differentiable in ``raw`` and in the attributes.
+    """Gaussians of a frame; differentiable in all tensors but ``limits``.
 
     Args:
         binding: Gaussians to triangles.
@@ -147,18 +151,20 @@ class _Function(torch.autograd.Function):
         made[3] = made[3][:, 0]
         posed = vertices.detach().contiguous().numpy()
         with kernel_launch:
-            turns, _, quaternions = carry_kernels.pose_frames(
+            turns, lengths, quaternions = carry_kernels.pose_frames(
                 posed, *binding.arrays().frame_arguments
             )
             ctx.constants = (
                 binding, vertices, limits, sh_degree, head_rotation, (turns, quaternions),
             )  # fmt: skip
+            ctx.lengths = lengths
             s, kept = _structure(learned, *ctx.constants)
             for name, tensor in zip(_MADE, made, strict=True):
                 setattr(s, name, tensor.data_ptr())
             library.cag_compose(ctypes.byref(s))
             del kept
         ctx.save_for_backward(*learned)
+        ctx.set_materialize_grads(False)
         return tuple(made)
 
     @staticmethod
@@ -172,15 +178,43 @@ class _Function(torch.autograd.Function):
             for grad, size in zip(grads, (3, 4, 3, 1, 3), strict=True)
         ]
         result = [torch.empty_like(tensor) for tensor in learned]
+        surface = ctx.needs_input_grad[1] or ctx.needs_input_grad[4]
+        points, torque = torch.empty(n, 3), np.empty((n, 3))
+        head = np.empty((-(-n // _BLOCK), 9))
         with kernel_launch:
             s, kept = _structure(learned, *ctx.constants)
+            if surface:
+                s.grad_points, s.torque = points.data_ptr(), torque.ctypes.data
+                s.grad_head = head.ctypes.data
             for name, tensor in zip(_MADE, given, strict=True):
                 setattr(s, f"grad_{name}", tensor.data_ptr())
             for name, tensor in zip(_LEARNED, result, strict=True):
                 setattr(s, f"grad_{name}", tensor.data_ptr())
             library.cag_compose_backward(ctypes.byref(s))
             del kept
-        wanted = ctx.needs_input_grad[5:]
-        return (None,) * 5 + tuple(
-            grad if want else None for grad, want in zip(result, wanted, strict=True)
-        )
+        d_vertices = d_head = None
+        if ctx.needs_input_grad[1]:
+            d_vertices = _vertices_gradient(ctx, given[0], points, torque)
+        if ctx.needs_input_grad[4]:
+            d_head = torch.from_numpy(head.sum(0).astype(np.float32)).view(3, 3)
+        wanted = [
+            grad if want and (source is None or grads[source] is not None) else None
+            for grad, want, source in zip(result, ctx.needs_input_grad[5:], _SOURCE, strict=True)
+        ]
+        return (None, d_vertices, None, None, d_head, *wanted)
+
+
+def _vertices_gradient(
+    ctx: Any, means: Tensor, points: Tensor, torque: NDArray[np.float64]
+) -> Tensor:
+    """Gradient of the posed mesh [V, 3] from forces on the means and points and from torques."""
+    from cag_avatar.gaussians import carry_kernels
+
+    binding, vertices, _, _, _, (turns, _) = ctx.constants
+    topology = binding.arrays()
+    with kernel_launch:
+        found = carry_kernels.vertices_backward(
+            means.numpy(), points.numpy(), torque, vertices.detach().contiguous().numpy(), turns,
+            ctx.lengths, *topology.frame_arguments[:3], *topology.gaussian_arguments,
+        )  # fmt: skip
+    return torch.from_numpy(found)

@@ -1,6 +1,9 @@
 /* From the offset network's outputs and the learned attributes to the Gaussians that are drawn, and back, for
- * training: tanh and limits, carrying with the surface, scales, opacities and colours. The posed mesh has no
- * gradient here. Same numbers as Avatar.gaussians up to single precision's rounding.
+ * training: tanh and limits, carrying with the surface, scales, opacities and colours. Same numbers as
+ * Avatar.gaussians up to single precision's rounding.
+ *
+ * Of the posed mesh's gradient it gives what each Gaussian asks of its surface: a force on its point and a torque on
+ * its triangle's frame, see carry_kernels.py.
  */
 #include "lanes.h"
 
@@ -29,6 +32,9 @@ typedef struct {
     float *means, *quaternions, *scales, *opacities, *colors;
     const float *grad_means, *grad_quaternions, *grad_scales, *grad_opacities, *grad_colors;
     float *grad_raw, *grad_rotation, *grad_log_scale, *grad_logit, *grad_base, *grad_rest;
+    float *grad_points;            /* [N, 3] of the colours alone; NULL: the mesh's gradient is not wanted */
+    double *torque;                /* [N, 3] */
+    double *grad_head;             /* [blocks, 9] of head */
 } Compose;
 
 int64_t cag_compose_size(void) { return sizeof(Compose); }
@@ -154,6 +160,53 @@ static void forward_block(const Compose *c, Block *b, int from, int count) {
     memcpy(c->opacities + from, b->opacity, count * sizeof(float));
 }
 
+/* The colours' gradient with respect to the points, through the directions that they are seen from, and to the
+ * head's rotation; the torque on the surface. */
+static void surface_gradients(
+    const Compose *c, const Block *b, float mean[3][BLOCK], float q[4][BLOCK], float color[3][BLOCK], int from, int count
+) {
+    static const float C1 = 0.4886025119029199f, C2 = 1.0925484305920792f, C3 = 0.31539156525252005f;
+    static const float C4 = 0.5462742152960396f;
+    int sh = (c->sh_degree + 1) * (c->sh_degree + 1) - 1;
+    double head[9] = {0};
+    for (int l = 0; l < count; l++) {
+        size_t g = (size_t)from + l;
+        float s[MOST_SH] = {0}, p[3], d[3], along = 0, turned[3], square = 1e-24f;
+        for (int j = 0; j < sh; j++)
+            for (int k = 0; k < 3; k++) s[j] += color[k][l] * c->rest[(g * sh + j) * 3 + k];
+        for (int k = 0; k < 3; k++) p[k] = b->point[k][l], square += p[k] * p[k];
+        float inverse = 1.0f / sqrtf(square);
+        for (int k = 0; k < 3; k++)
+            d[k] = (c->head[k] * p[0] + c->head[3 + k] * p[1] + c->head[6 + k] * p[2]) * inverse;
+        float x = d[0], y = d[1], z = d[2];
+        turned[0] = -C1 * s[2] + C2 * (y * s[3] - z * s[6]) + 2 * C4 * x * s[7];
+        turned[1] = -C1 * s[0] + C2 * (x * s[3] - z * s[4]) - 2 * C4 * y * s[7];
+        turned[2] = C1 * s[1] - C2 * (y * s[4] + x * s[6]) + 6 * C3 * z * s[5];
+        for (int k = 0; k < 3; k++) along += turned[k] * d[k];
+        for (int k = 0; k < 3; k++) turned[k] = (turned[k] - along * d[k]) * inverse;
+        for (int k = 0; k < 3; k++) {
+            const float *row = c->head + 3 * k;
+            c->grad_points[g * 3 + k] = row[0] * turned[0] + row[1] * turned[1] + row[2] * turned[2];
+            for (int m = 0; m < 3; m++) head[3 * k + m] += p[k] * turned[m];
+        }
+        float o[3], w[3];
+        for (int k = 0; k < 3; k++) o[k] = b->squashed[k][l] * b->limit[k][l];
+        for (int k = 0; k < 3; k++)
+            w[k] = b->turn[3 * k][l] * o[0] + b->turn[3 * k + 1][l] * o[1] + b->turn[3 * k + 2][l] * o[2];
+        float sw = b->surface[0][l], sx = b->surface[1][l], sy = b->surface[2][l], sz = b->surface[3][l];
+        float lw = b->local[0][l], lx = b->local[1][l], ly = b->local[2][l], lz = b->local[3][l];
+        float fw = sw * lw - sx * lx - sy * ly - sz * lz, fx = sw * lx + sx * lw + sy * lz - sz * ly;
+        float fy = sw * ly + sy * lw + sz * lx - sx * lz, fz = sw * lz + sz * lw + sx * ly - sy * lx;
+        float gx = mean[0][l], gy = mean[1][l], gz = mean[2][l];
+        float qw = q[0][l], qx = q[1][l], qy = q[2][l], qz = q[3][l];
+        /* A small rotation r of the surface moves the mean by r x w and the quaternion f by (0, r) f / 2. */
+        c->torque[g * 3] = w[1] * gz - w[2] * gy + 0.5f * (-qw * fx + qx * fw - qy * fz + qz * fy);
+        c->torque[g * 3 + 1] = w[2] * gx - w[0] * gz + 0.5f * (-qw * fy + qx * fz + qy * fw - qz * fx);
+        c->torque[g * 3 + 2] = w[0] * gy - w[1] * gx + 0.5f * (-qw * fz - qx * fy + qy * fx + qz * fw);
+    }
+    memcpy(c->grad_head + (size_t)(from / BLOCK) * 9, head, sizeof head);
+}
+
 static void backward_block(const Compose *c, Block *b, int from, int count) {
     int sh = (c->sh_degree + 1) * (c->sh_degree + 1) - 1;
     float mean[3][BLOCK] = {{0}}, q[4][BLOCK] = {{0}}, color[3][BLOCK] = {{0}}, scale[3][BLOCK] = {{0}};
@@ -166,14 +219,15 @@ static void backward_block(const Compose *c, Block *b, int from, int count) {
     }
     for (int k = 0; k < 4; k++) gather(q[k], c->grad_quaternions + (size_t)from * 4 + k, 4, count);
     memcpy(opacity, c->grad_opacities + from, count * sizeof(float));
+    for (int k = 0; k < 3; k++) /* torch's clamp_min lets the gradient of 0 through */
+        for (int l = 0; l < BLOCK; l++) color[k][l] = b->color[k][l] >= 0 ? color[k][l] : 0;
+    if (c->grad_points) surface_gradients(c, b, mean, q, color, from, count);
 #pragma omp simd
     for (int l = 0; l < BLOCK; l++) {
         for (int k = 0; k < 3; k++) {
             raw[k][l] = b->turn[k][l] * mean[0][l] + b->turn[3 + k][l] * mean[1][l] + b->turn[6 + k][l] * mean[2][l];
             scale[k][l] *= b->scale[k][l];
             raw[6 + k][l] = scale[k][l];
-            /* torch's clamp_min lets the gradient of 0 through */
-            color[k][l] = b->color[k][l] >= 0 ? color[k][l] : 0;
             raw[9 + k][l] = color[k][l];
         }
         opacity[l] *= b->opacity[l] * (1 - b->opacity[l]);
