@@ -57,6 +57,8 @@ from cag_avatar.rendering.rasterizer import get_rasterizer
 __all__ = ["TrainResult", "Trainer", "train"]
 
 _log = logging.getLogger(__name__)
+#: Frames whose meshes are posed together.
+_POSED_TOGETHER = 16
 #: Seconds between checkpoints.
 _CHECKPOINT_PERIOD = 30.0
 
@@ -241,14 +243,21 @@ class Trainer:
             raw = avatar.decode(avatar.network, first, context, rows).float()
         raw.backward(gradient)
 
+    @torch.no_grad()
     def _posed(self, index: int) -> _Posed:
         """Mesh and tokens of a frame, kept: they change only when poses and codes are refined."""
         if index not in self._posed_frames:
-            motion = self.motion.frame(index)
-            with torch.no_grad():
-                self._posed_frames[index] = _Posed(
-                    self.avatar.posed_vertices(*motion), self.avatar.tokens(*motion)
-                )
+            # Several at once: a mesh alone is many small operations.
+            missing = [i for i in self.frames if i not in self._posed_frames and i != index]
+            together = [index, *missing[: _POSED_TOGETHER - 1]]
+            motion, head = self.motion, self.avatar.head
+            meshes = head.posed_vertices(
+                self.avatar.rest, motion.codes[together], motion.head_pose[together],
+                motion.torso_pose[together],
+            )  # fmt: skip
+            for i, mesh in zip(together, meshes, strict=True):
+                tokens = self.avatar.tokens(*motion.frame(i))
+                self._posed_frames[i] = _Posed(mesh, tokens)
         return self._posed_frames[index]
 
     def _attention_is_due(self) -> bool:
