@@ -1,11 +1,11 @@
 /* One frame of a compiled avatar: posed mesh -> Gaussians -> picture, on all cores.
  *
  * Stages: the offset network (of a few Gaussians, from which the weights of the basis follow, or of
- * all), skin the mesh, frames of its triangles, carry and project every Gaussian, sort by depth, bin
- * into tiles, blend. Everything is single precision and laid out by
- * component ([component][N]), so that the loops over Gaussians vectorise; pixels are blended LANES at a
- * time. The same picture as cpu_kernels.py up to rounding, except that a pixel stops at a transmittance
- * that 8 bits cannot show.
+ * all), skin the mesh, frames of its triangles, carry and project every Gaussian, sort by depth,
+ * bin into tiles, blend. Everything is single precision and laid out by component ([component][N]),
+ * so that the loops over Gaussians vectorise; pixels are blended LANES at a time. The same picture
+ * as cpu_kernels.py up to rounding, except that a pixel stops at a transmittance that 8 bits cannot
+ * show.
  *
  * As there, the quadratic form of a Gaussian is u^2 + v^2 with u = a dx + b dy and v = c dy, and
  * opacity 2^(log2 opacity - u^2 - v^2).
@@ -13,15 +13,15 @@
 #include "lanes.h"
 
 enum {
-    TILE = 32,               /* pixels along each side of a tile */
-    PATCH_WIDTH = 4,         /* a patch is as many pixels as are blended together */
+    TILE = 32,       /* pixels along each side of a tile */
+    PATCH_WIDTH = 4, /* a patch is as many pixels as are blended together */
     PATCH_HEIGHT = LANES / PATCH_WIDTH,
     COLUMNS = TILE / PATCH_WIDTH,
     BANDS = TILE / PATCH_HEIGHT,
-    BLOCK = 64,      /* Gaussians worked on together */
-    OUTPUTS = 12,    /* numbers of an offset: position, rotation, log-scale, colour */
-    RADIX = 11,      /* bits of a sorting pass; two passes */
-    ROWS = 8,        /* Gaussians that the network is run on together */
+    BLOCK = 64,   /* Gaussians worked on together */
+    OUTPUTS = 12, /* numbers of an offset: position, rotation, log-scale, colour */
+    RADIX = 11,   /* bits of a sorting pass; two passes */
+    ROWS = 8,     /* Gaussians that the network is run on together */
     OUTPUT_ROOM = 16,
 };
 
@@ -39,13 +39,13 @@ static const float E3 = 5.174499750e-2f, E4 = 1.367030945e-2f;
 /* Supports are widened by this much in log2(alpha), to be safe from single precision. */
 static const float SUPPORT_MARGIN = 2e-5f;
 
-/* The offset network on M Gaussians (a multiple of ROWS). Widths and head_size are multiples of LANES, matrices
- * lie input by input: [inputs, outputs]. */
+/* The offset network on M Gaussians (a multiple of ROWS). Widths and head_size are multiples of
+ * LANES, matrices lie input by input: [inputs, outputs]. */
 typedef struct {
     int32_t rows, context, heads, tokens, head_size, width, hidden, local;
-    const float *gate;          /* [heads, M, tokens] attention weights; NULL: all share a context */
-    const float *first;         /* [M, width] of the first layer, what does not change */
-    const float *from_context;  /* [context, width] */
+    const float *gate;         /* [heads, M, tokens] attention weights; NULL: all share a context */
+    const float *first;        /* [M, width] of the first layer, what does not change */
+    const float *from_context; /* [context, width] */
     const float *hidden_weight; /* [hidden, width, width] */
     const float *hidden_bias;   /* [hidden, width] */
     const float *last_weight;   /* [width, OUTPUT_ROOM] */
@@ -59,61 +59,61 @@ typedef struct {
 /* Constant for an avatar. N is a multiple of BLOCK; padding has opacity 0. */
 typedef struct {
     int32_t gaussians, vertices, faces, triangles, joints, sh_degree, rank, expressions;
-    const float *rest;            /* [V, 3] */
-    const float *expression;      /* [E, V, 3] offsets; NULL: frame's canonical is complete */
-    const float *skinning;        /* [V, J] */
-    const int32_t *face;          /* [F, 3] triangles near a Gaussian */
-    const int32_t *vertex_start;  /* [V + 1] faces at each vertex ... */
-    const int32_t *vertex_face;   /* ... */
-    const int32_t *used;          /* [K] rows of face that carry Gaussians */
-    const int32_t *edge;          /* [K, 2] vertices of the edge that gives the tangent */
-    const float *rest_frame;      /* [K, 9] */
-    const int32_t *corner;        /* [3, N] */
-    const float *weight;          /* [3, N] */
-    const int32_t *triangle;      /* [N] */
-    const float *rotation;        /* [4, N] wxyz */
-    const float *log_scale;       /* [3, N] */
-    const float *log2_opacity;    /* [N]; -inf: never drawn */
-    const float *color;           /* [3, N] */
-    const float *sh;              /* [(degree + 1)^2 - 1, 3, N] */
-    const float *mean_offset;     /* [12, N] */
-    const float *limit;           /* [12, N] */
-    const int8_t *basis;          /* [N / BLOCK, 12, rank, BLOCK] */
-    const float *basis_step;      /* [N / BLOCK, 12, rank] */
+    const float *rest;           /* [V, 3] */
+    const float *expression;     /* [E, V, 3] offsets; NULL: frame's canonical is complete */
+    const float *skinning;       /* [V, J] */
+    const int32_t *face;         /* [F, 3] triangles near a Gaussian */
+    const int32_t *vertex_start; /* [V + 1] faces at each vertex ... */
+    const int32_t *vertex_face;  /* ... */
+    const int32_t *used;         /* [K] rows of face that carry Gaussians */
+    const int32_t *edge;         /* [K, 2] vertices of the edge that gives the tangent */
+    const float *rest_frame;     /* [K, 9] */
+    const int32_t *corner;       /* [3, N] */
+    const float *weight;         /* [3, N] */
+    const int32_t *triangle;     /* [N] */
+    const float *rotation;       /* [4, N] wxyz */
+    const float *log_scale;      /* [3, N] */
+    const float *log2_opacity;   /* [N]; -inf: never drawn */
+    const float *color;          /* [3, N] */
+    const float *sh;             /* [(degree + 1)^2 - 1, 3, N] */
+    const float *mean_offset;    /* [12, N] */
+    const float *limit;          /* [12, N] */
+    const int8_t *basis;         /* [N / BLOCK, 12, rank, BLOCK] */
+    const float *basis_step;     /* [N / BLOCK, 12, rank] */
 } Scene;
 
 /* Room that frames share. */
 typedef struct {
-    float *known;          /* [M, OUTPUT_ROOM] offsets that the network gave */
-    float *basis_weight;   /* [rank] */
-    float *canonical;      /* [V, 3] */
-    float *offset;         /* [12, N], where there is no basis */
-    float *posed;          /* [V, 3] */
-    float *face_normal;    /* [F, 3] */
-    float *vertex_normal;  /* [V, 3] */
-    float *turn;           /* [9, K] */
-    float *record;         /* [N, 16] what blending reads of a Gaussian */
-    int32_t *box;          /* [N, 4] first and last tile column, first and last tile row */
-    uint32_t *key;         /* [N] */
-    int32_t *order;        /* [2, N] */
-    int32_t *start;        /* [tiles + 1] */
-    int32_t *end;          /* [tiles] */
-    int32_t *pair;         /* [room] Gaussian */
+    float *known;         /* [M, OUTPUT_ROOM] offsets that the network gave */
+    float *basis_weight;  /* [rank] */
+    float *canonical;     /* [V, 3] */
+    float *offset;        /* [12, N], where there is no basis */
+    float *posed;         /* [V, 3] */
+    float *face_normal;   /* [F, 3] */
+    float *vertex_normal; /* [V, 3] */
+    float *turn;          /* [9, K] */
+    float *record;        /* [N, 16] what blending reads of a Gaussian */
+    int32_t *box;         /* [N, 4] first and last tile column, first and last tile row */
+    uint32_t *key;        /* [N] */
+    int32_t *order;       /* [2, N] */
+    int32_t *start;       /* [tiles + 1] */
+    int32_t *end;         /* [tiles] */
+    int32_t *pair;        /* [room] Gaussian */
     int64_t room;
 } Work;
 
 typedef struct {
     int32_t width, height, threads, channels, bgr, visible;
     float fx, fy, cx, cy;
-    float limits[4];            /* of x / z and y / z in the Jacobian */
-    float head[9];              /* head pose's rotation, row by row */
-    float background[3];        /* 0 .. 255, in the picture's order */
-    float reserved;             /* aligns what follows */
-    const float *code;          /* [E]; used where there are expression offsets */
-    const float *values;        /* [heads, tokens, head_size], or [context] that all share */
-    const float *joint;         /* [J, 3, 4] canonical to camera */
-    uint8_t *image;             /* [H, W, channels] */
-    double seconds[6];          /* out: network, mesh, gaussians, sort, bin, blend */
+    float limits[4];     /* of x / z and y / z in the Jacobian */
+    float head[9];       /* head pose's rotation, row by row */
+    float background[3]; /* 0 .. 255, in the picture's order */
+    float reserved;      /* aligns what follows */
+    const float *code;   /* [E]; used where there are expression offsets */
+    const float *values; /* [heads, tokens, head_size], or [context] that all share */
+    const float *joint;  /* [J, 3, 4] canonical to camera */
+    uint8_t *image;      /* [H, W, channels] */
+    double seconds[6];   /* out: network, mesh, gaussians, sort, bin, blend */
 } Frame;
 
 int64_t cag_scene_size(void) { return sizeof(Scene); }
@@ -142,7 +142,10 @@ static inline float exp2_fast(float x) {
     x = x < -126.0f ? -126.0f : (x > 126.0f ? 126.0f : x);
     float whole = floorf(x), f = x - whole;
     float p = (((E4 * f + E3) * f + E2) * f + E1) * f + E0;
-    union { int32_t i; float f; } bits = {((int32_t)whole + 127) << 23};
+    union {
+        int32_t i;
+        float f;
+    } bits = {((int32_t)whole + 127) << 23};
     return p * bits.f;
 }
 
@@ -153,8 +156,8 @@ static inline float tanh_fast(float x) {
     return 1.0f - 2.0f / (e + 1.0f);
 }
 
-/* out = (relu of) in times weight, added to what out holds; in [ROWS, inputs], out [ROWS, stride] of
- * which outputs, a multiple of LANES, are worked on. */
+/* out = (relu of) in times weight, added to what out holds; in [ROWS, inputs], out [ROWS, stride]
+ * of which outputs, a multiple of LANES, are worked on. */
 static void layer(
     const float *in, int inputs, const float *weight, float *out, int outputs, int stride, int relu
 ) {
@@ -214,8 +217,7 @@ static void network_rows(const Network *n, const Work *w, const Frame *f, int fr
 static void run_network(const Network *n, const Work *w, const Frame *f, int32_t *counter) {
     float room[ROWS * (2 * n->width + n->context)];
     int count = n->rows / ROWS;
-    for (int k = take(counter); k < count; k = take(counter))
-        network_rows(n, w, f, k * ROWS, room);
+    for (int k = take(counter); k < count; k = take(counter)) network_rows(n, w, f, k * ROWS, room);
 }
 
 /* Weights of the basis; or, without one, the offsets output by output. */
@@ -394,11 +396,11 @@ static void block_colors(
 #pragma omp simd
                 for (int l = 0; l < BLOCK; l++) {
                     float xx = x[l] * x[l], yy = y[l] * y[l], zz = z[l] * z[l];
-                    color[c][l] += 1.0925484305920792f *
-                                       (x[l] * y[l] * sh[l] - y[l] * z[l] * sh[next + l] -
-                                        x[l] * z[l] * sh[3 * next + l]) +
-                                   0.31539156525252005f * (2 * zz - xx - yy) * sh[2 * next + l] +
-                                   0.5462742152960396f * (xx - yy) * sh[4 * next + l];
+                    color[c][l] +=
+                        1.0925484305920792f * (x[l] * y[l] * sh[l] - y[l] * z[l] * sh[next + l] -
+                                               x[l] * z[l] * sh[3 * next + l]) +
+                        0.31539156525252005f * (2 * zz - xx - yy) * sh[2 * next + l] +
+                        0.5462742152960396f * (xx - yy) * sh[4 * next + l];
                 }
             }
         }
@@ -484,7 +486,8 @@ static void gaussian_block(const Scene *s, const Work *w, const Frame *f, int bl
         float determinant =
             d0 * d0 + d1 * d1 + d2 * d2 + BLUR_VARIANCE * (sxx + syy + BLUR_VARIANCE);
         float root = sqrtf(yy / determinant);
-        float reach = opacity[l] + LOG2_255 + SUPPORT_MARGIN; /* log2 of how far it is above 1 / 255 */
+        float reach =
+            opacity[l] + LOG2_255 + SUPPORT_MARGIN; /* log2 of how far it is above 1 / 255 */
         float radius = sqrtf(reach > 0 ? reach : 0) / WHITEN;
         mx[l] = fx * sx + cx;
         my[l] = fy * sy + cy;
@@ -522,14 +525,18 @@ static void gaussian_block(const Scene *s, const Work *w, const Frame *f, int bl
         int32_t *box = w->box + (size_t)g * 4;
         box[0] = left / TILE, box[1] = right / TILE;
         box[2] = top / TILE, box[3] = bottom / TILE;
-        union { float f; uint32_t i; } bits = {depth[l]};
+        union {
+            float f;
+            uint32_t i;
+        } bits = {depth[l]};
         w->key[g] = bits.i; /* positive floats order like their bits */
     }
 }
 
 /* ---- order ----------------------------------------------------------------------------------- */
 
-/* Visible Gaussians front to back. Depths are cut into 4 million steps between nearest and farthest. */
+/* Visible Gaussians front to back. Depths are cut into 4 million steps between nearest and
+ * farthest. */
 static int sort_by_depth(const Scene *s, const Work *w) {
     static const int buckets = 1 << RADIX;
     int32_t *order = w->order, *other = w->order + s->gaussians, count = 0;
@@ -542,12 +549,18 @@ static int sort_by_depth(const Scene *s, const Work *w) {
         high = key > high ? key : high;
     }
     if (!count) return 0;
-    union { uint32_t i; float f; } near = {low}, far = {high};
+    union {
+        uint32_t i;
+        float f;
+    } near = {low}, far = {high};
     float scale = far.f > near.f ? ((float)(1 << (2 * RADIX)) - 512.0f) / (far.f - near.f) : 0.0f;
     uint32_t histogram[2][1 << RADIX];
     memset(histogram, 0, sizeof histogram);
     for (int k = 0; k < count; k++) {
-        union { uint32_t i; float f; } depth = {w->key[order[k]]};
+        union {
+            uint32_t i;
+            float f;
+        } depth = {w->key[order[k]]};
         uint32_t step = (uint32_t)((depth.f - near.f) * scale);
         w->key[order[k]] = step;
         histogram[0][step & (buckets - 1)]++;
@@ -684,7 +697,8 @@ static void store_tile(const Frame *f, const Tile *tile, int left, int top) {
                 for (int x = 0; x < TILE; x++)
                     value[c][x] = to_byte(255.0f * color[c][x] + t[x] * f->background[c]);
             for (int x = 0; x < width; x++)
-                out[3 * x] = value[0][x], out[3 * x + 1] = value[1][x], out[3 * x + 2] = value[2][x];
+                out[3 * x] = value[0][x], out[3 * x + 1] = value[1][x],
+                        out[3 * x + 2] = value[2][x];
         } else { /* the colour of what is there, not premultiplied, and how much of it is */
             for (int x = 0; x < width; x++) {
                 float alpha = 1.0f - t[x], inverse = alpha > 1e-3f ? 255.0f / alpha : 0.0f;
@@ -729,7 +743,8 @@ static void blend_tile(const Work *w, const Frame *f, int index, int rows, Tile 
             end[i] = ((int32_t)right + PATCH_WIDTH) / PATCH_WIDTH;
         }
         int band = (int)clamp(ceilf(-tip_y - y - 1e-3f), 0, TILE) / PATCH_HEIGHT;
-        int last = ((int)clamp(floorf(tip_y - y + 1e-3f), -1, TILE - 1) + PATCH_HEIGHT) / PATCH_HEIGHT;
+        int last =
+            ((int)clamp(floorf(tip_y - y + 1e-3f), -1, TILE - 1) + PATCH_HEIGHT) / PATCH_HEIGHT;
         vec red = splat(g[6]), green = splat(g[7]), blue = splat(g[8]);
         vec across = a * lane_x + b * lane_y + (a * x + b * y), step = splat(a * PATCH_WIDTH);
         for (; band < last; band++) {

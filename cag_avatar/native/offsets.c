@@ -1,37 +1,42 @@
 /* The offset network and the Gaussians' own matrices in training: outputs, and gradients by hand.
  *
- * What OffsetNetwork, LocalOffsets and the weighted sum of CrossAttentionFusion do, BLOCK Gaussians at a time,
- * so that what a layer leaves is still in the cache when the next one reads it. Weights come and their gradients go
- * as torch keeps them, [outputs, inputs]. Gradients of weights are summed in SHARES parts that do not depend on
- * the number of threads, so that the result does not either.
+ * What OffsetNetwork, LocalOffsets and the weighted sum of CrossAttentionFusion do, BLOCK Gaussians
+ * at a time, so that what a layer leaves is still in the cache when the next one reads it. Weights
+ * come and their gradients go as torch keeps them, [outputs, inputs]. Gradients of weights are
+ * summed in SHARES parts that do not depend on the number of threads, so that the result does not
+ * either.
  */
 #include "lanes.h"
 
 enum {
     OUTPUTS = 12,
-    ROOM = 16,   /* OUTPUTS rounded up to any LANES */
-    BLOCK = 32,  /* rows worked on together */
-    TALL = 8,    /* rows of the innermost loop */
+    ROOM = 16,  /* OUTPUTS rounded up to any LANES */
+    BLOCK = 32, /* rows worked on together */
+    TALL = 8,   /* rows of the innermost loop */
     SHARES = 8,
+    MOST_LAYERS = 18,
 };
 
 typedef struct {
-    int32_t gaussians, rows, heads, tokens, head_size, context, encoding, width, hidden, local, threads;
+    int32_t gaussians, rows, heads, tokens, head_size, context, encoding, width, hidden, local,
+        threads;
     int32_t reserved;
-    const int64_t *row;      /* [rows] Gaussians meant; NULL: all */
-    const float *gate;       /* [heads, gaussians, tokens]; NULL: all share one context */
-    const float *values;     /* [heads, tokens, head_size], or [context] */
-    const float *encoded;    /* [gaussians, encoding] */
-    const float *weight[18]; /* of the first, hidden and last layers, [outputs, inputs]; first: encoding, context */
-    const float *bias[18];
-    const float *own;        /* [gaussians, local, OUTPUTS] */
-    const float *gain;       /* [gaussians, OUTPUTS] */
-    float *out;              /* [rows, OUTPUTS] */
-    const float *grad;       /* [rows, OUTPUTS] of out; what follows is only for gradients, and added to */
-    float *grad_weight[18], *grad_bias[18];
-    float *grad_own;         /* [gaussians, local, OUTPUTS]; set in the rows meant */
+    const int64_t *row;               /* [rows] Gaussians meant; NULL: all */
+    const float *gate;                /* [heads, gaussians, tokens]; NULL: all share one context */
+    const float *values;              /* [heads, tokens, head_size], or [context] */
+    const float *encoded;             /* [gaussians, encoding] */
+    const float *weight[MOST_LAYERS]; /* of the first, hidden and last layers, [outputs, inputs];
+                                first: encoding, context */
+    const float *bias[MOST_LAYERS];
+    const float *own;  /* [gaussians, local, OUTPUTS] */
+    const float *gain; /* [gaussians, OUTPUTS] */
+    float *out;        /* [rows, OUTPUTS] */
+    const float
+        *grad; /* [rows, OUTPUTS] of out; what follows is only for gradients, and added to */
+    float *grad_weight[MOST_LAYERS], *grad_bias[MOST_LAYERS];
+    float *grad_own; /* [gaussians, local, OUTPUTS]; set in the rows meant */
     float *grad_values;
-    float *grad_gate;        /* [heads, rows, tokens]; NULL: not wanted */
+    float *grad_gate; /* [heads, rows, tokens]; NULL: not wanted */
 } Offsets;
 
 int64_t cag_offsets_size(void) { return sizeof(Offsets); }
@@ -40,8 +45,8 @@ static inline int up(int x, int step) { return (x + step - 1) / step * step; }
 
 /* C[m, n] += sum over k of A[m * across + k * along] B[k, n]; m counts in TALL, n in LANES. */
 static inline __attribute__((always_inline)) void strip(
-    int k_count, const float *a, int across, int along, const float *b, int b_step, float *c, int c_step,
-    int wide
+    int k_count, const float *a, int across, int along, const float *b, int b_step, float *c,
+    int c_step, int wide
 ) {
     vec sum[TALL][2];
 #pragma GCC unroll 8
@@ -62,8 +67,8 @@ static inline __attribute__((always_inline)) void strip(
 }
 
 static void product(
-    int m_count, int n_count, int k_count, const float *a, int across, int along, const float *b, int b_step,
-    float *c, int c_step
+    int m_count, int n_count, int k_count, const float *a, int across, int along, const float *b,
+    int b_step, float *c, int c_step
 ) {
     for (int n = 0; n < n_count;) {
         int wide = n + 2 * LANES <= n_count ? 2 : 1;
@@ -77,20 +82,22 @@ static void product(
     }
 }
 
-/* Sizes rounded up, and the weights input by input ([inputs, outputs], zeros beyond). The context comes first
- * in the rows of the first layer's weights, padded, then the encoding. */
+/* Sizes rounded up, and the weights input by input ([inputs, outputs], zeros beyond). The context
+ * comes first in the rows of the first layer's weights, padded, then the encoding. */
 typedef struct {
     int context, inputs, width, tokens, layers;
-    float *forward[18], *bias[18];  /* [inputs, outputs] */
-    float *back[18];                /* [outputs, inputs], padded; of the first layer the context alone */
-    float *values, *values_back;    /* [heads, tokens, head_size], [heads, head_size, padded tokens] */
-    size_t sums;                    /* floats of a share's sums of gradients */
-    size_t at_weight[18], at_bias[18], at_values;
+    float *forward[MOST_LAYERS], *bias[MOST_LAYERS]; /* [inputs, outputs] */
+    float *back[MOST_LAYERS]; /* [outputs, inputs], padded; of the first layer the context alone */
+    float *values, *values_back; /* [heads, tokens, head_size], [heads, head_size, padded tokens] */
+    size_t sums;                 /* floats of a share's sums of gradients */
+    size_t at_weight[MOST_LAYERS], at_bias[MOST_LAYERS], at_values;
 } Packed;
 
 static int inputs_of(const Packed *p, int layer) { return layer ? p->width : p->inputs; }
 
-static int outputs_of(const Packed *p, int layer) { return layer == p->layers - 1 ? ROOM : p->width; }
+static int outputs_of(const Packed *p, int layer) {
+    return layer == p->layers - 1 ? ROOM : p->width;
+}
 
 static float *carve(float **room, size_t count) {
     float *own = *room;
@@ -156,7 +163,8 @@ static float *pack(const Offsets *o, Packed *p) {
         for (int h = 0; h < o->heads; h++)
             for (int t = 0; t < T; t++)
                 for (int s = 0; s < S; s++)
-                    p->values_back[((size_t)h * S + s) * p->tokens + t] = o->values[((size_t)h * T + t) * S + s];
+                    p->values_back[((size_t)h * S + s) * p->tokens + t] =
+                        o->values[((size_t)h * T + t) * S + s];
         p->sums += (size_t)o->heads * p->tokens * S;
     } else {
         p->sums += p->context;
@@ -166,17 +174,19 @@ static float *pack(const Offsets *o, Packed *p) {
 
 /* A thread's room for one block of rows. */
 typedef struct {
-    float *gate;       /* [heads, BLOCK, tokens] */
-    float *in;         /* [BLOCK, inputs] */
-    float *after[17];  /* [BLOCK, width] of the first and hidden layers */
-    float *out;        /* [BLOCK, ROOM] */
+    float *gate;                        /* [heads, BLOCK, tokens] */
+    float *in;                          /* [BLOCK, inputs] */
+    float *after[MOST_LAYERS - 1];      /* [BLOCK, width] of the first and hidden layers */
+    float *out;                         /* [BLOCK, ROOM] */
     float *grad, *other, *grad_context; /* [BLOCK, width], [BLOCK, width], [BLOCK, context] */
-    float *grad_gate;  /* [BLOCK, padded tokens] */
+    float *grad_gate;                   /* [BLOCK, padded tokens] */
 } Rows;
 
 static float *make_rows(const Offsets *o, const Packed *p, Rows *r) {
-    size_t all = (size_t)BLOCK * ((size_t)o->heads * p->tokens + p->inputs + (size_t)p->width * (p->layers + 1) +
-                                  2 * ROOM + p->context + p->tokens) + 64 * (p->layers + 8);
+    size_t all =
+        (size_t)BLOCK * ((size_t)o->heads * p->tokens + p->inputs +
+                         (size_t)p->width * (p->layers + 1) + 2 * ROOM + p->context + p->tokens) +
+        64 * (p->layers + 8);
     float *block = aligned_alloc(64, up(all * sizeof(float), 64)), *room = block;
     if (!block) return NULL;
     memset(block, 0, all * sizeof(float));
@@ -191,7 +201,9 @@ static float *make_rows(const Offsets *o, const Packed *p, Rows *r) {
     return block;
 }
 
-static inline size_t gaussian_of(const Offsets *o, int row) { return o->row ? (size_t)o->row[row] : (size_t)row; }
+static inline size_t gaussian_of(const Offsets *o, int row) {
+    return o->row ? (size_t)o->row[row] : (size_t)row;
+}
 
 /* Rows first .. first + count through the network; rows beyond count repeat what lay there. */
 static void forward_rows(const Offsets *o, const Packed *p, const Rows *r, int first, int count) {
@@ -203,24 +215,31 @@ static void forward_rows(const Offsets *o, const Packed *p, const Rows *r, int f
         if (!o->gate) memcpy(in, o->values, o->context * sizeof(float));
         else memset(in, 0, o->context * sizeof(float));
         for (int h = 0; o->gate && h < o->heads; h++)
-            memcpy(r->gate + ((size_t)h * BLOCK + i) * p->tokens, o->gate + ((size_t)h * o->gaussians + g) * T,
-                   T * sizeof(float));
+            memcpy(
+                r->gate + ((size_t)h * BLOCK + i) * p->tokens,
+                o->gate + ((size_t)h * o->gaussians + g) * T, T * sizeof(float)
+            );
     }
     for (int h = 0; o->gate && h < o->heads; h++)
-        product(tall, S, T, r->gate + (size_t)h * BLOCK * p->tokens, p->tokens, 1, p->values + (size_t)h * T * S, S,
-                r->in + h * S, p->inputs);
+        product(
+            tall, S, T, r->gate + (size_t)h * BLOCK * p->tokens, p->tokens, 1,
+            p->values + (size_t)h * T * S, S, r->in + h * S, p->inputs
+        );
     const float *in = r->in;
     for (int layer = 0; layer < p->layers; layer++) {
-        int last = layer == p->layers - 1, outputs = outputs_of(p, layer), inputs = inputs_of(p, layer);
+        int last = layer == p->layers - 1, outputs = outputs_of(p, layer),
+            inputs = inputs_of(p, layer);
         float *out = last ? r->out : r->after[layer];
-        for (int i = 0; i < tall; i++) memcpy(out + (size_t)i * outputs, p->bias[layer], outputs * sizeof(float));
+        for (int i = 0; i < tall; i++)
+            memcpy(out + (size_t)i * outputs, p->bias[layer], outputs * sizeof(float));
         product(tall, outputs, inputs, in, inputs, 1, p->forward[layer], outputs, out, outputs);
         for (int i = 0; !last && i < tall * outputs; i++) out[i] = out[i] > 0 ? out[i] : 0;
         in = out;
     }
     for (int i = 0; o->local && i < count; i++) {
         size_t g = gaussian_of(o, first + i);
-        const float *own = o->own + g * o->local * OUTPUTS, *context = r->in + (size_t)i * p->inputs;
+        const float *own = o->own + g * o->local * OUTPUTS,
+                    *context = r->in + (size_t)i * p->inputs;
         float sum[OUTPUTS] = {0};
         for (int k = 0; k < o->local; k++)
             for (int c = 0; c < OUTPUTS; c++) sum[c] += context[k] * own[k * OUTPUTS + c];
@@ -243,7 +262,10 @@ int32_t cag_offsets(const Offsets *o) {
             int first = own * BLOCK, count = o->rows - first < BLOCK ? o->rows - first : BLOCK;
             forward_rows(o, &p, &r, first, count);
             for (int i = 0; i < count; i++)
-                memcpy(o->out + (size_t)(first + i) * OUTPUTS, r.out + i * ROOM, OUTPUTS * sizeof(float));
+                memcpy(
+                    o->out + (size_t)(first + i) * OUTPUTS, r.out + i * ROOM,
+                    OUTPUTS * sizeof(float)
+                );
         }
         free(room);
     }
@@ -254,7 +276,8 @@ int32_t cag_offsets(const Offsets *o) {
 static void local_backward(const Offsets *o, const Packed *p, const Rows *r, int row, int i) {
     size_t g = gaussian_of(o, row);
     const float *own = o->own + g * o->local * OUTPUTS, *context = r->in + (size_t)i * p->inputs;
-    float *grad_own = o->grad_own + g * o->local * OUTPUTS, *to = r->grad_context + (size_t)i * p->context;
+    float *grad_own = o->grad_own + g * o->local * OUTPUTS,
+          *to = r->grad_context + (size_t)i * p->context;
     float scaled[OUTPUTS];
     for (int c = 0; c < OUTPUTS; c++)
         scaled[c] = o->grad[(size_t)row * OUTPUTS + c] * o->gain[g * OUTPUTS + c];
@@ -269,7 +292,8 @@ static void local_backward(const Offsets *o, const Packed *p, const Rows *r, int
 }
 
 /* Gradients of a block of rows, weights' into sums. */
-static void backward_rows(const Offsets *o, const Packed *p, Rows *r, int first, int count, float *sums) {
+static void
+backward_rows(const Offsets *o, const Packed *p, Rows *r, int first, int count, float *sums) {
     int T = o->tokens, S = o->head_size, tall = up(count, TALL);
     forward_rows(o, p, r, first, count);
     float *grad = r->grad, *other = r->other;
@@ -278,10 +302,13 @@ static void backward_rows(const Offsets *o, const Packed *p, Rows *r, int first,
         memcpy(grad + i * ROOM, o->grad + (size_t)(first + i) * OUTPUTS, OUTPUTS * sizeof(float));
     memset(r->grad_context, 0, sizeof(float) * tall * p->context);
     for (int layer = p->layers - 1; layer >= 0; layer--) {
-        int outputs = outputs_of(p, layer), inputs = inputs_of(p, layer), back = layer ? inputs : p->context;
+        int outputs = outputs_of(p, layer), inputs = inputs_of(p, layer),
+            back = layer ? inputs : p->context;
         const float *in = layer ? r->after[layer - 1] : r->in;
         float *bias = sums + p->at_bias[layer], *to = layer ? other : r->grad_context;
-        product(inputs, outputs, tall, in, 1, inputs, grad, outputs, sums + p->at_weight[layer], outputs);
+        product(
+            inputs, outputs, tall, in, 1, inputs, grad, outputs, sums + p->at_weight[layer], outputs
+        );
         for (int i = 0; i < count; i++)
             for (int k = 0; k < outputs; k++) bias[k] += grad[(size_t)i * outputs + k];
         if (layer) memset(to, 0, sizeof(float) * tall * back);
@@ -295,20 +322,27 @@ static void backward_rows(const Offsets *o, const Packed *p, Rows *r, int first,
     float *values = sums + p->at_values;
     if (!o->gate) {
         for (int i = 0; i < count; i++)
-            for (int k = 0; k < o->context; k++) values[k] += r->grad_context[(size_t)i * p->context + k];
+            for (int k = 0; k < o->context; k++)
+                values[k] += r->grad_context[(size_t)i * p->context + k];
         return;
     }
     for (int h = 0; h < o->heads; h++) {
         const float *gate = r->gate + (size_t)h * BLOCK * p->tokens;
-        product(p->tokens, S, count, gate, 1, p->tokens, r->grad_context + h * S, p->context,
-                values + (size_t)h * p->tokens * S, S);
+        product(
+            p->tokens, S, count, gate, 1, p->tokens, r->grad_context + h * S, p->context,
+            values + (size_t)h * p->tokens * S, S
+        );
         if (!o->grad_gate) continue;
         memset(r->grad_gate, 0, sizeof(float) * tall * p->tokens);
-        product(tall, p->tokens, S, r->grad_context + h * S, p->context, 1, p->values_back + (size_t)h * S * p->tokens,
-                p->tokens, r->grad_gate, p->tokens);
+        product(
+            tall, p->tokens, S, r->grad_context + h * S, p->context, 1,
+            p->values_back + (size_t)h * S * p->tokens, p->tokens, r->grad_gate, p->tokens
+        );
         for (int i = 0; i < count; i++)
-            memcpy(o->grad_gate + ((size_t)h * o->rows + first + i) * T, r->grad_gate + (size_t)i * p->tokens,
-                   T * sizeof(float));
+            memcpy(
+                o->grad_gate + ((size_t)h * o->rows + first + i) * T,
+                r->grad_gate + (size_t)i * p->tokens, T * sizeof(float)
+            );
     }
 }
 
@@ -329,7 +363,8 @@ static void add_sums(const Offsets *o, const Packed *p, const float *sums) {
     for (int k = 0; !o->gate && k < o->context; k++) o->grad_values[k] += values[k];
     for (int h = 0; o->gate && h < o->heads; h++)
         for (int k = 0; k < o->tokens * o->head_size; k++)
-            o->grad_values[(size_t)h * o->tokens * o->head_size + k] += values[(size_t)h * p->tokens * o->head_size + k];
+            o->grad_values[(size_t)h * o->tokens * o->head_size + k] +=
+                values[(size_t)h * p->tokens * o->head_size + k];
 }
 
 /* Gradients of everything from those of the outputs. Returns 0, or -1 without memory. */
@@ -345,7 +380,8 @@ int32_t cag_offsets_backward(const Offsets *o) {
         float *room = failed ? NULL : make_rows(o, &p, &r);
         if (!room) failed = 1;
         for (int share = take(&counter); room && share < SHARES; share = take(&counter)) {
-            int from = (int)((int64_t)blocks * share / SHARES), to = (int)((int64_t)blocks * (share + 1) / SHARES);
+            int from = (int)((int64_t)blocks * share / SHARES),
+                to = (int)((int64_t)blocks * (share + 1) / SHARES);
             for (int own = from; own < to; own++) {
                 int first = own * BLOCK, count = o->rows - first < BLOCK ? o->rows - first : BLOCK;
                 backward_rows(o, &p, &r, first, count, sums + share * p.sums);

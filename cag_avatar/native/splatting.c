@@ -1,10 +1,10 @@
 /* Blending of projected Gaussians and its gradients, for training.
  *
- * The definition of rasterizer.py to single precision; what goes in and comes out is that of the numba
- * kernels (cpu_kernels.py), but that tiles are TILE pixels wide and high. Within a tile LANES pixels, a patch
- * of PATCH_WIDTH x PATCH_HEIGHT, are blended together, and a Gaussian visits only the patches that its
- * ellipse touches. Every (Gaussian, tile) pair has one slot for its gradients, so that results do not depend
- * on the number of threads.
+ * The definition of rasterizer.py to single precision; what goes in and comes out is that of the
+ * numba kernels (cpu_kernels.py), but that tiles are TILE pixels wide and high. Within a tile LANES
+ * pixels, a patch of PATCH_WIDTH x PATCH_HEIGHT, are blended together, and a Gaussian visits only
+ * the patches that its ellipse touches. Every (Gaussian, tile) pair has one slot for its gradients,
+ * so that results do not depend on the number of threads.
  */
 #include "lanes.h"
 
@@ -31,21 +31,22 @@ int32_t cag_splat_tile(void) { return TILE; }
 
 typedef struct {
     int32_t width, height, columns, rows, threads, count; /* tiles in a row, in a column; visible */
-    const double *geometry;    /* [N, GEOMETRY] */
-    const float *color;        /* [N, 3] */
-    const float *background;   /* [3] */
-    const int32_t *box;        /* [N, 4] first and last tile column, first and last tile row */
-    const int32_t *order;      /* [count] visible Gaussians front to back */
-    const int64_t *slot;       /* [N] first slot of each */
-    const int64_t *start;      /* [tiles + 1] first place of each tile's list; tiles run down the columns */
-    int32_t *pair;             /* [pairs] Gaussian */
-    int32_t *pair_slot;        /* [pairs] */
-    float *image, *alpha;      /* [H, W, 3], [H, W] */
-    float *final, *stop;       /* [tiles, PIXELS] patch by patch; NULL where no gradients are wanted */
-    int32_t *used;             /* [tiles] how much of the list was visited */
+    const double *geometry;                               /* [N, GEOMETRY] */
+    const float *color;                                   /* [N, 3] */
+    const float *background;                              /* [3] */
+    const int32_t *box;   /* [N, 4] first and last tile column, first and last tile row */
+    const int32_t *order; /* [count] visible Gaussians front to back */
+    const int64_t *slot;  /* [N] first slot of each */
+    const int64_t
+        *start;    /* [tiles + 1] first place of each tile's list; tiles run down the columns */
+    int32_t *pair; /* [pairs] Gaussian */
+    int32_t *pair_slot;   /* [pairs] */
+    float *image, *alpha; /* [H, W, 3], [H, W] */
+    float *final, *stop;  /* [tiles, PIXELS] patch by patch; NULL where no gradients are wanted */
+    int32_t *used;        /* [tiles] how much of the list was visited */
     const float *grad_image, *grad_alpha;
-    float *grad_pair;          /* [pairs, GRADIENTS], zeros on entry */
-    float *grad_background;    /* [tiles, 3] */
+    float *grad_pair;       /* [pairs, GRADIENTS], zeros on entry */
+    float *grad_background; /* [tiles, 3] */
 } Splatting;
 
 int64_t cag_splatting_size(void) { return sizeof(Splatting); }
@@ -105,7 +106,8 @@ static inline vec alpha_of(vec x) {
 
 /* Where the lanes of a patch lie. */
 static inline void lane_places(vec *x, vec *y) {
-    for (int l = 0; l < LANES; l++) (*x)[l] = (float)(l % PATCH_WIDTH), (*y)[l] = (float)(l / PATCH_WIDTH);
+    for (int l = 0; l < LANES; l++)
+        (*x)[l] = (float)(l % PATCH_WIDTH), (*y)[l] = (float)(l / PATCH_WIDTH);
 }
 
 /* Place of a pixel of a tile among its patches. */
@@ -157,9 +159,8 @@ typedef struct {
     vec red, green, blue, stop;
 } Pixels;
 
-static inline __attribute__((always_inline)) void blend_tile(
-    const Splatting *s, int index, Pixels *tile, int keep
-) {
+static inline __attribute__((always_inline)) void
+blend_tile(const Splatting *s, int index, Pixels *tile, int keep) {
     int left = index / s->rows * TILE, top = index % s->rows * TILE, open = BANDS * COLUMNS;
     int64_t first = s->start[index], n = s->start[index + 1] - first, k = 0;
     uint8_t done[BANDS * COLUMNS] = {0};
@@ -239,8 +240,8 @@ void cag_splat(const Splatting *s) {
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
-/* t: transmittance behind the current Gaussian. behind: S, the part of the image's gradient that lies behind
- * it, sum of w_j (colour_j . G) + T_final (background . G - gradient of alpha): then
+/* t: transmittance behind the current Gaussian. behind: S, the part of the image's gradient that
+ * lies behind it, sum of w_j (colour_j . G) + T_final (background . G - gradient of alpha): then
  * dL/dalpha_i = T_i (colour_i . G) - S_i / (1 - alpha_i). */
 typedef struct {
     vec t, behind, red, green, blue, stop;
