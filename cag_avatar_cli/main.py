@@ -70,10 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cag-avatar: error: no command '{words[0]}'\n\n{_usage()}", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    if words[0] in _TRACKING and platform.machine() in ("x86_64", "AMD64"):
-        # Before numpy is loaded. Its products here are small: OpenBLAS's other threads mostly wait
-        # for them, at full load, on the cores that the stages' own threads need. (PyTorch for ARM
-        # trains with OpenBLAS and needs all of its threads.)
+    unset = "numpy" not in sys.modules  # later it would only reach the processes that are started
+    if words[0] in _TRACKING and unset and platform.machine() in ("x86_64", "AMD64"):
+        # numpy's products here are small: OpenBLAS's other threads mostly wait for them, at full
+        # load, on the cores that the stages' own threads need. (PyTorch for ARM trains with
+        # OpenBLAS and needs all of its threads.)
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         module = importlib.import_module(f"cag_avatar_cli.{COMMANDS[words[0]][0]}")
