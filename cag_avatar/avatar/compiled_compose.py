@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 from collections.abc import Sequence
-from ctypes import c_float, c_int32, c_int64, c_void_p
+from ctypes import c_float, c_int32, c_void_p
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cag_avatar.gaussians.attributes import GaussianAttributes, Gaussians
 from cag_avatar.gaussians.surface import SurfaceBinding
-from cag_avatar.native.library import NativeUnavailableError, load_library
+from cag_avatar.native.library import NativeUnavailableError, check_layout, load_library
 from cag_avatar.parallel import kernel_launch, thread_count
 
 __all__ = ["can_compile", "compiled_compose"]
@@ -61,9 +61,7 @@ def _library() -> ctypes.CDLL | None:
     except NativeUnavailableError as error:
         _log.info("Gaussians: torch (%s)", error)
         return None
-    library.cag_compose_size.restype = c_int64
-    if library.cag_compose_size() != ctypes.sizeof(_Compose):
-        raise RuntimeError("compose.c and compiled_compose.py disagree: reinstall cag_avatar")
+    check_layout(library, _Compose)
     return library
 
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from cag_avatar.avatar.linear_pose import LivePose
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
-from cag_avatar.native.library import load_library
+from cag_avatar.native.library import check_layout, load_library
 from cag_avatar.parallel import kernel_launch
 from cag_avatar.rendering.frustum import frustum_limits
 
@@ -128,9 +128,7 @@ class FrameRenderer:
         threads: int,
     ) -> None:
         self._library = load_library("frame")
-        for structure in (_Network, _Scene, _Work, _Frame):
-            size = getattr(self._library, f"cag{structure.__name__.lower()}_size")()
-            assert size == ctypes.sizeof(structure), structure.__name__
+        check_layout(self._library, _Network, _Scene, _Work, _Frame)
         self._render_frame = self._library.cag_render
         self._render_frame.restype = c_int64
         self._render_frame.argtypes = [c_void_p] * 4

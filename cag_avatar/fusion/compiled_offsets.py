@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from ctypes import c_int32, c_int64, c_void_p
+from ctypes import c_int32, c_void_p
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cag_avatar.fusion.cross_attention import CrossAttentionFusion
 from cag_avatar.fusion.offsets import NUM_OUTPUTS
-from cag_avatar.native.library import NativeUnavailableError, load_library
+from cag_avatar.native.library import NativeUnavailableError, check_layout, load_library
 from cag_avatar.parallel import kernel_launch, thread_count
 
 if TYPE_CHECKING:
@@ -81,9 +81,7 @@ def _library() -> ctypes.CDLL | None:
     except NativeUnavailableError as error:
         _log.info("offset network: torch (%s)", error)
         return None
-    library.cag_offsets_size.restype = c_int64
-    if library.cag_offsets_size() != ctypes.sizeof(_Offsets):
-        raise RuntimeError("offsets.c and compiled_offsets.py disagree: reinstall cag_avatar")
+    check_layout(library, _Offsets)
     return library
 
 

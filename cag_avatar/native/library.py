@@ -23,7 +23,13 @@ from typing import Literal
 
 from cag_avatar.files import replacing
 
-__all__ = ["LibraryName", "NativeUnavailableError", "cache_folder", "load_library"]
+__all__ = [
+    "LibraryName",
+    "NativeUnavailableError",
+    "cache_folder",
+    "check_layout",
+    "load_library",
+]
 
 #: Live frames; Gaussians, offset network and blending in training.
 LibraryName = Literal["frame", "compose", "offsets", "splatting"]
@@ -73,6 +79,15 @@ def load_library(name: LibraryName) -> ctypes.CDLL:
             return ctypes.CDLL(str(path))
         except OSError as error:
             raise NativeUnavailableError(f"{path} cannot be loaded: {error}") from error
+
+
+def check_layout(library: ctypes.CDLL, *structures: type[ctypes.Structure]) -> None:
+    """Raise RuntimeError where a structure is not as large as C's of the same name."""
+    for structure in structures:
+        size = getattr(library, f"cag{structure.__name__.lower()}_size")
+        size.restype = ctypes.c_int64
+        if size() != ctypes.sizeof(structure):
+            raise RuntimeError(f"{structure.__name__} is not C's: reinstall cag_avatar")
 
 
 def _compiler() -> str:

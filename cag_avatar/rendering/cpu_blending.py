@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 from abc import ABC, abstractmethod
-from ctypes import c_int32, c_int64, c_void_p
+from ctypes import c_int32, c_void_p
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cag_avatar.native.library import NativeUnavailableError, load_library
+from cag_avatar.native.library import NativeUnavailableError, check_layout, load_library
 from cag_avatar.rendering import cpu_kernels as kernels
 
 __all__ = ["Blending", "NativeBlending", "NumbaBlending", "Projected", "blending_class"]
@@ -206,7 +206,5 @@ def blending_class() -> type[Blending]:
     except NativeUnavailableError as error:
         _log.info("cpu rasterizer: numba (%s)", error)
         return NumbaBlending
-    library.cag_splatting_size.restype = c_int64
-    if library.cag_splatting_size() != ctypes.sizeof(_Splatting):
-        raise RuntimeError("splatting.c and cpu_blending.py disagree: reinstall cag_avatar")
+    check_layout(library, _Splatting)
     return NativeBlending
