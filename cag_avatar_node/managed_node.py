@@ -171,6 +171,7 @@ def run_managed_node(
     interrupt = _Interrupt()
     rclpy.init(args=None if args is None else list(args))
     node: ManagedNode | None = None
+    executor: SingleThreadedExecutor | None = None
     try:
         try:
             node = make()
@@ -198,6 +199,8 @@ def run_managed_node(
         if node is not None:
             node.close()
             node.destroy_node()
+        if executor is not None:  # left to the garbage collector it may complain on its way out
+            executor.shutdown()
         rclpy.try_shutdown()
         interrupt.restore()
     return 0

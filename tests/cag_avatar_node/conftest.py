@@ -103,9 +103,10 @@ class RosWorld:
                 node.close()
             node.destroy_node()
         self.executor.shutdown(timeout_sec=5.0)
+        # Not after the context: the thread may be about to make a wait set in it.
+        self._thread.join(5.0)
         self.node.destroy_node()
         self.context.try_shutdown()
-        self._thread.join(5.0)
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout: float = 20.0) -> None:

