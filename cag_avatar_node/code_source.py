@@ -41,7 +41,7 @@ def load_code_regressor(
         if wanted == "on":
             raise InputError("parameter regressor is on, but avatar is not set: name the file")
         return None
-    from cag_avatar.avatar.file import load_regressor
+    from cag_avatar.avatar.regressor_file import load_regressor
 
     regressor = load_regressor(Path(avatar).expanduser())
     if regressor is None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from cag_avatar.errors import InputError
 from cag_avatar.head_models.arkit import ARKIT_NAMES
+from cag_avatar.rotations import rotation_matrix, rotation_vector
 
 __all__ = ["ExpressionSmoother", "OneEuroFilter", "SmoothingConfig"]
 
@@ -100,7 +100,7 @@ class ExpressionSmoother:
 
     def __init__(self) -> None:
         self._code, self._pose = OneEuroFilter(), OneEuroFilter()
-        self._reference = Rotation.identity()
+        self._reference = np.eye(3)
         self._last: float | None = None
 
     def restart(self) -> None:
@@ -127,18 +127,18 @@ class ExpressionSmoother:
             fast is passed through.
         """
         dt = 0.0 if self._last is None else now - self._last
-        turn = Rotation.from_matrix(np.asarray(head_pose)[:3, :3])
+        turn = np.asarray(head_pose, np.float64)[:3, :3]
         if not 0.0 < dt <= _GAP_S:
             self._code.restart()
             self._pose.restart()
-            self._reference = turn
+            self._reference = turn.copy()
         self._last = now
         steady = self._code.update(code, dt, config, _EYELIDS, _EYELID_SPEED)
         # Turns against the last one, where a rotation vector is as good as a vector.
-        vector = (self._reference.inv() * turn).as_rotvec() / _RADIANS
+        vector = rotation_vector(self._reference.T @ turn) / _RADIANS
         place = np.asarray(head_pose, np.float64)[:3, 3] / _METRES
         moved = self._pose.update(np.concatenate([vector, place]), dt, config)
         pose = np.eye(4)
-        pose[:3, :3] = (self._reference * Rotation.from_rotvec(moved[:3] * _RADIANS)).as_matrix()
+        pose[:3, :3] = self._reference @ rotation_matrix(moved[:3] * _RADIANS)
         pose[:3, 3] = moved[3:] * _METRES
         return steady.astype(np.float32), pose

@@ -16,40 +16,41 @@ fingerprint, and the model's own file must be there (see ``head_models/library.p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from cag_avatar.avatar.config import AvatarConfig
+from cag_avatar.avatar.file_header import (
+    FORMAT,
+    FORMAT_VERSION,
+    REMAKE,
+    code_layout,
+    opened,
+    protocol_of,
+)
 from cag_avatar.avatar.model import Avatar
 from cag_avatar.avatar.offset_basis import OffsetBasis
 from cag_avatar.avatar.record import CaptureRecord
+from cag_avatar.avatar.regressor_file import REGRESSOR, regressor_of
 from cag_avatar.errors import InputError
 from cag_avatar.files import replacing
 from cag_avatar.gaussians.uv_sampling import SurfaceSamples
-from cag_avatar.head_models.arkit import ARKIT_NAMES
 from cag_avatar.head_models.base import HEAD_MODEL_KINDS, REGIONS, HeadModel
 from cag_avatar.head_models.library import load_head_model
 from cag_avatar.head_models.storage import check_head_tensors, head_model_fingerprint
 from cag_avatar.tracking.code_regressor import CodeRegressor
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "load_avatar", "load_regressor", "save_avatar"]
-
-FORMAT = "cag_avatar"
-FORMAT_VERSION = 1
+__all__ = ["load_avatar", "save_avatar"]
 
 _HALF = frozenset({"expression_basis", "local.weight"})
-#: Prefixes of the tensors of the regressor and of the live basis, and their fields of the header.
-_REGRESSOR, _LIVE = "regressor", "live"
-_PROTOCOLS = {_REGRESSOR: "regressor", _LIVE: "live_basis"}
+#: Prefix of the tensors of the live basis.
+_LIVE = "live"
 #: Index tensors of the samples and the size that bounds their entries.
 _INDICES = {"sample_face": "faces", "sample_region": "regions"}
 _SIZES = ("vertices", "faces", "uv", "expressions", "gaussians", "eye_left", "eye_right")
@@ -57,7 +58,6 @@ _SIZES = ("vertices", "faces", "uv", "expressions", "gaussians", "eye_left", "ey
 _LETTERS = {"V": "vertices", "F": "faces", "U": "uv", "L": "eye_left", "R": "eye_right"}
 #: What settings were before files named them.
 _BEFORE = {"attention": "softmax", "local_size": 0}
-_REMAKE = "make it again with 'cag-avatar train'"
 
 
 def save_avatar(path: Path | str, avatar: Avatar) -> None:
@@ -83,7 +83,7 @@ def save_avatar(path: Path | str, avatar: Avatar) -> None:
         "head_kind": avatar.head.kind,
         "head_embedded": avatar.head.embeddable,
         "head_fingerprint": head_model_fingerprint(avatar.head),
-        "code_layout": _layout(avatar.expression_names),
+        "code_layout": code_layout(avatar.expression_names),
         "expression_names": list(avatar.expression_names),
         "sizes": _sizes(avatar),
         "record": avatar.record.to_dict(),
@@ -92,7 +92,7 @@ def save_avatar(path: Path | str, avatar: Avatar) -> None:
     if regressor is not None:
         body["regressor"] = regressor.protocol
         for name, array in regressor.tensors().items():
-            tensors[f"{_REGRESSOR}.{name}"] = torch.from_numpy(array)
+            tensors[f"{REGRESSOR}.{name}"] = torch.from_numpy(array)
     if avatar.live_basis is not None:
         body["live_basis"] = avatar.live_basis.protocol
         for name, array in avatar.live_basis.tensors().items():
@@ -104,10 +104,6 @@ def save_avatar(path: Path | str, avatar: Avatar) -> None:
     }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
-
-
-def _layout(names: tuple[str, ...]) -> str:
-    return "ARKIT_52" if names == ARKIT_NAMES else "NAMED"
 
 
 def _sizes(avatar: Avatar) -> dict[str, int]:
@@ -132,7 +128,7 @@ def load_avatar(path: Path | str) -> Avatar:
             head model is not in the file and not installed, or is another version.
     """
     path = Path(path)
-    with _opened(path) as (handle, body):
+    with opened(path, "pt") as (handle, body):
         tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     config, record, sizes = _parse(path, body)
     record = replace(record, regressor=_regressor(path, body, tensors))
@@ -142,14 +138,14 @@ def load_avatar(path: Path | str) -> Avatar:
     avatar = _build(path, head, config, record, tensors)
     expected = avatar.state_dict()
     for name in sorted(expected.keys() - tensors.keys()):
-        raise InputError(f"{path}: tensor '{name}' is missing; {_REMAKE}")
+        raise InputError(f"{path}: tensor '{name}' is missing; {REMAKE}")
     for name in sorted(tensors.keys() - expected.keys()):
-        raise InputError(f"{path}: unexpected tensor '{name}'; {_REMAKE}")
+        raise InputError(f"{path}: unexpected tensor '{name}'; {REMAKE}")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             raise InputError(
                 f"{path}: tensor '{name}' has shape {list(tensor.shape)}, expected "
-                f"{list(expected[name].shape)}; {_REMAKE}"
+                f"{list(expected[name].shape)}; {REMAKE}"
             )
         if expected[name].is_floating_point():
             _check_values(path, name, tensor)
@@ -158,93 +154,34 @@ def load_avatar(path: Path | str) -> Avatar:
     return avatar.eval().requires_grad_(False)
 
 
-def load_regressor(path: Path | str) -> CodeRegressor | None:
-    """The regressor of an avatar file without the avatar; None if it has none.
-
-    Raises:
-        InputError: no such file, not an avatar, or the regressor is damaged.
-    """
-    path = Path(path)
-    with _opened(path) as (handle, body):
-        names = [n for n in handle.keys() if n.startswith(_REGRESSOR + ".")]  # noqa: SIM118
-        tensors = {name: handle.get_tensor(name) for name in names}
-    return _regressor(path, body, tensors)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The tensors' handle and the header of an avatar file. Raises InputError if it is not one."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; {_REMAKE}")
-    try:
-        with safe_open(path, "pt") as handle:
-            metadata = handle.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise InputError(
-                    f"{path}: not an avatar file; pass a .cag made by 'cag-avatar train'"
-                )
-            if metadata.get("version") != str(FORMAT_VERSION):
-                raise InputError(
-                    f"{path}: format version {metadata.get('version')}, this program reads "
-                    f"{FORMAT_VERSION}; {_REMAKE}"
-                )
-            yield handle, _body(path, metadata)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path}: not an avatar file, or truncated ({error}); {_REMAKE}"
-        ) from error
-
-
-def _body(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    try:
-        body = json.loads(metadata["avatar"])
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: field 'avatar' of the header is not JSON; {_REMAKE}") from error
-    for name in ("config", "head_model", "expression_names", "sizes", "record"):
-        if not isinstance(body, dict) or name not in body:
-            raise InputError(f"{path}: field '{name}' of the header is missing; {_REMAKE}")
-    names = body["expression_names"]
-    if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
-        raise InputError(f"{path}: field 'expression_names' must hold distinct names; {_REMAKE}")
-    layout = _layout(tuple(names))
-    if body.get("code_layout") != layout:
-        raise InputError(
-            f"{path}: code layout '{body.get('code_layout')}' is unknown, expected {layout}"
-        )
-    return body
-
-
-def _taken(
-    prefix: str, body: dict[str, Any], tensors: dict[str, Tensor]
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Take the tensors "prefix.*" out of ``tensors``; with the header's field of that name."""
-    start = prefix + "."
-    names = [name for name in tensors if name.startswith(start)]
-    arrays = {name.removeprefix(start): tensors.pop(name).numpy() for name in names}
-    protocol = body.get(_PROTOCOLS[prefix])
-    return arrays, protocol if isinstance(protocol, dict) else {}
-
-
 def _regressor(
     path: Path, body: dict[str, Any], tensors: dict[str, Tensor]
 ) -> CodeRegressor | None:
     """Take the regressor's tensors out of ``tensors``, if there are any."""
-    arrays, protocol = _taken(_REGRESSOR, body, tensors)
-    return CodeRegressor.of_tensors(arrays, protocol, str(path)) if arrays else None
+    return regressor_of(path, body, _taken(REGRESSOR, tensors))
+
+
+def _taken(prefix: str, tensors: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Take the tensors "prefix.*" out of ``tensors``."""
+    start = prefix + "."
+    names = [name for name in tensors if name.startswith(start)]
+    return {name.removeprefix(start): tensors.pop(name).numpy() for name in names}
 
 
 def _live_basis(path: Path, body: dict[str, Any], tensors: dict[str, Tensor]) -> OffsetBasis | None:
     """Take the live basis's tensors out of ``tensors``, if there are any."""
-    arrays, protocol = _taken(_LIVE, body, tensors)
+    arrays = _taken(_LIVE, tensors)
+    if not arrays:
+        return None
     gaussians = body["sizes"].get("gaussians", 0)
-    return OffsetBasis.of_tensors(arrays, gaussians, protocol, str(path)) if arrays else None
+    return OffsetBasis.of_tensors(arrays, gaussians, protocol_of(body, "live_basis"), str(path))
 
 
 def _parse(path: Path, body: dict[str, Any]) -> tuple[AvatarConfig, CaptureRecord, dict[str, int]]:
     values = {**_BEFORE, **body["config"]} if isinstance(body["config"], dict) else {}
     missing = set(AvatarConfig().to_dict()) - set(values)
     if missing:
-        raise InputError(f"{path}: config: field '{sorted(missing)[0]}' is missing; {_REMAKE}")
+        raise InputError(f"{path}: config: field '{sorted(missing)[0]}' is missing; {REMAKE}")
     config = AvatarConfig.from_dict(values, f"{path}: config")
     record = CaptureRecord.from_dict(body["record"], str(path))
     sizes = body["sizes"]
@@ -272,18 +209,18 @@ def _check_samples(path: Path, tensors: dict[str, Tensor], sizes: dict[str, int]
     }
     for name, shape in shapes.items():
         if name not in tensors:
-            raise InputError(f"{path}: tensor '{name}' is missing; {_REMAKE}")
+            raise InputError(f"{path}: tensor '{name}' is missing; {REMAKE}")
         tensor = tensors[name]
         if tuple(tensor.shape) != shape:
             raise InputError(
                 f"{path}: tensor '{name}' has shape {list(tensor.shape)}, expected {list(shape)}; "
-                f"{_REMAKE}"
+                f"{REMAKE}"
             )
         if name in _INDICES:
             bound = sizes[_INDICES[name]]
             if tensor.dtype != torch.int32 or int(tensor.min()) < 0 or int(tensor.max()) >= bound:
                 raise InputError(
-                    f"{path}: tensor '{name}' must hold int32 indices below {bound}; {_REMAKE}"
+                    f"{path}: tensor '{name}' must hold int32 indices below {bound}; {REMAKE}"
                 )
         else:
             _check_values(path, name, tensor)
@@ -293,7 +230,7 @@ def _check_values(path: Path, name: str, tensor: Tensor) -> None:
     if not tensor.is_floating_point():
         raise InputError(f"{path}: tensor '{name}' has dtype {tensor.dtype}, expected floats")
     if not torch.isfinite(tensor).all():
-        raise InputError(f"{path}: tensor '{name}' holds NaN or infinity; {_REMAKE}")
+        raise InputError(f"{path}: tensor '{name}' holds NaN or infinity; {REMAKE}")
 
 
 def _head(
@@ -326,7 +263,7 @@ def _head(
     }
     known = {letter: sizes[size] for letter, size in _LETTERS.items()} | {"E": len(names)}
     check_head_tensors(
-        model_class, own, known, str(path), _REMAKE, skip=("vertices", "identity_basis")
+        model_class, own, known, str(path), REMAKE, skip=("vertices", "identity_basis")
     )
     rest = tensors["rest"].float()
     head = model_class(

@@ -6,17 +6,16 @@ head model numpy does the same in a few.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from cag_avatar.head_models.arkit import ARKIT_INDEX, MAX_GAZE_PITCH, MAX_GAZE_YAW
+from cag_avatar.rotations import rotation_matrix, rotation_vector
 
-__all__ = ["LinearPose", "LivePose", "rotation_vector"]
+__all__ = ["LinearPose", "LivePose"]
 
 Array = NDArray[np.float32]
 
@@ -63,7 +62,7 @@ class LinearPose(LivePose):
         head, torso = head_pose.astype(np.float64), torso_pose.astype(np.float64)
         bend = rotation_vector(torso[:3, :3].T @ head[:3, :3])
         gaze = _gaze(code)
-        half, *eyes = Rotation.from_rotvec(np.vstack([bend / 2, gaze])).as_matrix()
+        half, *eyes = (rotation_matrix(v) for v in (bend / 2, *gaze))
         joints = np.empty((5, 3, 4), np.float32)
         joints[0], joints[2] = torso[:3], head[:3]
         turn = torso[:3, :3] @ half
@@ -79,29 +78,6 @@ class LinearPose(LivePose):
             tokens = np.concatenate([tokens, bend.astype(np.float32)])
         values = tokens if self.embedding is None else tokens[None, :, None] * self.embedding
         return np.asarray(values, np.float32), joints
-
-
-def rotation_vector(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Axis times angle (at most pi) of a rotation matrix [3, 3]: [3].
-
-    scipy makes sure first that the matrix is a rotation, which takes twenty times as long.
-    """
-    (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
-    # Quaternion by its largest component (Shepperd 1978).
-    trace = a + e + i
-    if trace >= max(a, e, i):
-        w, x, y, z = 1 + trace, h - f, c - g, d - b
-    elif a >= max(e, i):
-        w, x, y, z = h - f, 1 + 2 * a - trace, b + d, c + g
-    elif e >= i:
-        w, x, y, z = c - g, b + d, 1 + 2 * e - trace, f + h
-    else:
-        w, x, y, z = d - b, c + g, f + h, 1 + 2 * i - trace
-    sine = math.sqrt(x * x + y * y + z * z)
-    if sine == 0.0:
-        return np.zeros(3)
-    factor = 2 * math.atan2(sine, abs(w)) / sine * (1.0 if w >= 0 else -1.0)
-    return np.array([x * factor, y * factor, z * factor])
 
 
 _PITCH_DOWN = [ARKIT_INDEX[f"eyeLookDown{side}"] for side in ("Left", "Right")]

@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from cag_avatar.avatar.code_distribution import soft_clamp
 from cag_avatar.avatar.driver import CodeLayout, DriverProfile
 from cag_avatar.avatar.record import CaptureRecord
 from cag_avatar.errors import InputError
+from cag_avatar.rotations import rotation_matrix, rotation_vector
 
 __all__ = [
     "Gaze",
@@ -153,13 +153,13 @@ def retarget_head_pose(
         Head pose of the avatar, [4, 4] float64.
     """
     settings = settings or Retargeting()
-    vector = Rotation.from_matrix(pose[:3, :3] @ neutral[:3, :3].T).as_rotvec()
+    vector = rotation_vector(pose[:3, :3] @ neutral[:3, :3].T)
     home = record.neutral_head_pose
     distance = home[2, 3] / neutral[2, 3] if neutral[2, 3] > 0.05 else 1.0
     shift = (pose[:3, 3] - neutral[:3, 3]) * distance * settings.translation_gain
     margin = np.repeat([settings.rotation_margin, settings.translation_margin], 3)
     motion = soft_clamp(np.concatenate([vector, shift]), record.pose_min, record.pose_max, margin)
     result = home.copy()
-    result[:3, :3] = Rotation.from_rotvec(motion[:3]).as_matrix() @ home[:3, :3]
+    result[:3, :3] = rotation_matrix(motion[:3]) @ home[:3, :3]
     result[:3, 3] = home[:3, 3] + motion[3:]
     return result

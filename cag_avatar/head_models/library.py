@@ -1,4 +1,5 @@
-"""Finding head models: the bundled one by name, the user's by name or path."""
+"""Finding head models: the bundled one by name, the user's by name or path. Their paths are found
+without torch."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ import os
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cag_avatar.errors import InputError
-from cag_avatar.head_models.base import HeadModel
-from cag_avatar.head_models.storage import load_head_model_file
+
+if TYPE_CHECKING:
+    from cag_avatar.head_models.base import HeadModel
 
 __all__ = [
     "FOLDER_VARIABLE",
@@ -81,4 +84,6 @@ def load_head_model(name: str | Path = "anny") -> HeadModel:
 
 @lru_cache(maxsize=3)
 def _load(path: Path, modified: int, size: int) -> HeadModel:
+    from cag_avatar.head_models.storage import load_head_model_file  # not at the top: brings torch
+
     return load_head_model_file(path)

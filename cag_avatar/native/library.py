@@ -31,8 +31,8 @@ __all__ = [
     "load_library",
 ]
 
-#: Live frames; Gaussians, offset network and blending in training.
-LibraryName = Literal["frame", "compose", "offsets", "splatting"]
+#: Live frames; Gaussians, offset network and blending in training; live tracking.
+LibraryName = Literal["frame", "compose", "offsets", "splatting", "landmark_fit"]
 
 _LOG = logging.getLogger(__name__)
 _FLAGS = (

@@ -14,7 +14,8 @@ from torch import Tensor
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.head_models.base import HeadModel
 from cag_avatar.rendering.mesh import MeshBuffers, rasterize, visible_faces
-from cag_avatar.tracking.code_prior import CodePrior, code_prior, corrected_prior, model_prior
+from cag_avatar.tracking.clip_prior import ClipPrior, clip_prior, model_prior
+from cag_avatar.tracking.code_prior import code_prior, corrected_prior
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState
 from cag_avatar.tracking.fitting import (
@@ -23,10 +24,10 @@ from cag_avatar.tracking.fitting import (
     fit_shared,
     initial_state,
     landmark_residuals,
-    landmark_weights,
 )
 from cag_avatar.tracking.landmark_correction import load_landmark_correction
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
+from cag_avatar.tracking.landmark_weights import landmark_weights
 from cag_avatar.tracking.silhouette import RimPoints, stack_rims
 from cag_avatar.tracking.steadying import SteadyConfig, steady_poses
 from cag_avatar.tracking.surface_basis import ShapeSpace, shape_space
@@ -55,7 +56,7 @@ class Observations:
 @dataclass(frozen=True)
 class _Observed:
     landmarks: Tensor  # [T, 478, 2]
-    prior: CodePrior
+    prior: ClipPrior
 
 
 def _observe(model: HeadModel, observations: Observations, config: FitConfig) -> _Observed:
@@ -68,10 +69,11 @@ def _observe(model: HeadModel, observations: Observations, config: FitConfig) ->
             landmarks, scores, observations.colors.astype(np.float32),
             rigid=config.correction == "rigid",
         )  # fmt: skip
-        return _Observed(torch.from_numpy(better.landmarks), corrected_prior(better, config))
+        prior = clip_prior(corrected_prior(better, config))
+        return _Observed(torch.from_numpy(better.landmarks), prior)
     if wanted:
         _LOG.info("head model '%s': landmarks are taken as the detector gives them", model.name)
-    prior = code_prior(torch.from_numpy(scores).float(), config)
+    prior = clip_prior(code_prior(scores, config))
     return _Observed(
         torch.from_numpy(np.ascontiguousarray(landmarks[..., :2])).float(),
         model_prior(model, prior, config),
@@ -98,7 +100,7 @@ class ClipFit:
         self._config = config
         embedding = load_landmark_embedding(model)
         self._points = space.points(embedding.faces, embedding.barycentric)
-        self._weights = landmark_weights(embedding.spread, config)
+        self._weights = torch.from_numpy(landmark_weights(embedding.spread.numpy(), config))
         self.identity, self.offsets = space.split(state.shape)
         self.rest = model.rest_vertices(self.identity, self.offsets)
         # By face; what face -1, nothing, shows comes last.
@@ -211,7 +213,7 @@ def fit_clip(
     space = shape_space(model)
     embedding = load_landmark_embedding(model)
     points = space.points(embedding.faces, embedding.barycentric)
-    weights = landmark_weights(embedding.spread, config)
+    weights = torch.from_numpy(landmark_weights(embedding.spread.numpy(), config))
     observed = _observe(model, observations, config)
     state = initial_state(points, observed.landmarks, centre, config)
     arguments = (points, observed.landmarks, weights, observed.prior, config)

@@ -1,44 +1,31 @@
 """Expression code and head pose of a live video, frame by frame, with the same head model and the
-same cost as the fit that avatars are trained with: so the codes mean the same."""
+same cost as the fit that avatars are trained with: so the codes mean the same.
+
+Without torch, whose import takes longer than everything else up to the first code.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cag_avatar.errors import InputError
-from cag_avatar.head_models import ARKIT_NAMES, load_head_model
-from cag_avatar.tracking.code_prior import CodePrior, code_prior, corrected_prior
+from cag_avatar.head_models.arkit import ARKIT_NAMES
+from cag_avatar.tracking.code_prior import ArrayPrior, code_prior, corrected_prior
 from cag_avatar.tracking.code_regressor import OWN_DISTANCE, CodeRegressor
 from cag_avatar.tracking.face_landmarker import DetectedFace, FaceLandmarker
 from cag_avatar.tracking.fit_config import FitConfig
-from cag_avatar.tracking.fit_state import FitState
-from cag_avatar.tracking.fitting import (
-    at_distance,
-    fit_frames,
-    fit_shared,
-    initial_state,
-    landmark_residuals,
-    landmark_weights,
-    track_frame,
-)
-from cag_avatar.tracking.landmark_correction import (
-    Typical,
-    face_colors,
-    load_landmark_correction,
-)
-from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
-from cag_avatar.tracking.live_fit import LiveFit
+from cag_avatar.tracking.landmark_correction import face_colors, load_landmark_correction
+from cag_avatar.tracking.live_fit import LiveFit, LiveState
+from cag_avatar.tracking.live_points import load_live_points
 from cag_avatar.tracking.operator_choice import OperatorChoice
-from cag_avatar.tracking.surface_basis import SurfacePoints, shape_space
+from cag_avatar.tracking.operator_shape import OperatorFrames, OperatorShape
+from cag_avatar.tracking.operator_solver import OperatorSolver
 
 __all__ = ["EstimatorConfig", "ExpressionEstimator", "FaceEstimate"]
 
@@ -60,7 +47,7 @@ class EstimatorConfig:
     landmarker: Path | None = None
     """Face landmarker model file; by default it is looked for."""
     calibration_frames: int = 24
-    """Frames from which the operator's shape is solved, once, in the background."""
+    """Frames from which the operator's shape is solved, once, in another process."""
     calibration_stride: int = 4
     """Every so many frames one is kept for the calibration."""
     neutral_window: int = 300
@@ -117,14 +104,6 @@ class FaceEstimate:
 
 
 @dataclass(frozen=True)
-class _Operator:
-    shape: Tensor
-    focal: float
-    typical: Typical | None
-    """Of the operator, for the landmark correction."""
-
-
-@dataclass(frozen=True)
 class _Seen:
     face: DetectedFace
     colors: NDArray[np.float32]
@@ -134,7 +113,7 @@ class ExpressionEstimator:
     """Estimates codes from the images of one camera; not for several threads at once.
 
     The mean head is used until enough frames of the operator are seen; then their own shape, which
-    is solved in a background thread. From then on landmarks are corrected as in the fit of a clip.
+    is solved in another process. From then on landmarks are corrected as in the fit of a clip.
 
     Args:
         config: settings.
@@ -150,18 +129,9 @@ class ExpressionEstimator:
         self._config = config or EstimatorConfig()
         self._regressor = regressor
         self._own: bool | None = None
-        model = load_head_model(self._config.head_model)
-        if model.expression_names != ARKIT_NAMES:
-            raise InputError(
-                f"head model '{model.name}': its code is not the 52 ARKit coefficients"
-            )
-        embedding = load_landmark_embedding(model)
-        self._points: SurfacePoints = shape_space(model).points(
-            embedding.faces, embedding.barycentric
-        )
-        self._weights = landmark_weights(embedding.spread, self._config.fit)
+        self._points = load_live_points(self._config.head_model)
         use = self._config.fit.correction != "none"
-        self._correction = load_landmark_correction(model.name) if use else None
+        self._correction = load_landmark_correction(self._config.head_model) if use else None
         self._landmarker = FaceLandmarker(
             video=True, model=self._config.landmarker, max_faces=self._config.max_faces
         )
@@ -170,11 +140,10 @@ class ExpressionEstimator:
         self._kept: list[_Seen] = []
         self._seen = 0
         self._size: tuple[int, int] | None = None
-        self._state: FitState | None = None
-        self._live_fit: LiveFit | None = None
-        self._operator: _Operator | None = None
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="calibration")
-        self._pending: Future[_Operator] | None = None
+        self._state: LiveState | None = None
+        self._fit = LiveFit(self._points, self._config.fit)
+        self._operator: OperatorShape | None = None
+        self._pending: OperatorSolver | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -186,7 +155,6 @@ class ExpressionEstimator:
         """Whether the regressor's own person seems to be in the picture; None: not known yet."""
         return self._own
 
-    @torch.no_grad()
     def estimate(self, image: NDArray[np.uint8], timestamp_ns: int) -> FaceEstimate:
         """Estimate from an RGB image [H, W, 3] uint8 and its time in nanoseconds.
 
@@ -213,21 +181,15 @@ class ExpressionEstimator:
         seen = _Seen(face, face_colors(image, face.landmarks))
         self._calibrate(seen)
         landmarks, prior = self._observe(seen)
-        state = self._start(landmarks) if self._state is None else self._state
-        config = self._config.fit
         if self._state is None:
-            state = fit_frames(
-                state, self._points, landmarks, self._weights, prior, config,
-                iterations=6,
-            )  # fmt: skip
-            error = self._error(state, landmarks)
-            self._live_fit = None  # the shape may be another
+            focal = None if self._operator is None else self._operator.focal
+            state, error = self._fit.start(landmarks, prior, _middle(size), focal)
         else:
-            state, error = self._track(state, landmarks, prior)
+            state, error = self._fit.track(self._state, landmarks, prior, self._config.iterations)
         self._state = state
-        pose = state.head_pose()[0].double().numpy()
+        pose = state.head_pose()
         return FaceEstimate(
-            state.code[0].numpy().astype(np.float32),
+            state.code.astype(np.float32),
             pose,
             float(np.exp(-((error / _CONFIDENCE_SCALE) ** 2))),
             True,
@@ -248,6 +210,7 @@ class ExpressionEstimator:
     def _forget(self) -> None:
         """Forget who the operator is and how they look."""
         self._state, self._operator, self._own = None, None, None
+        self._fit = LiveFit(self._points, self._config.fit)
         self._kept, self._seen = [], 0
         self._scores.clear()
         if self._pending is not None:  # solved from pictures of before
@@ -264,8 +227,10 @@ class ExpressionEstimator:
         return chosen
 
     def close(self) -> None:
-        """Release the landmarker and the background thread."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Release the landmarker; a calibration under way is given up."""
+        if self._pending is not None:
+            self._pending.cancel()
+            self._pending = None
         self._landmarker.close()
 
     def __enter__(self) -> ExpressionEstimator:
@@ -274,66 +239,36 @@ class ExpressionEstimator:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _observe(self, seen: _Seen) -> tuple[Tensor, CodePrior]:
+    def _observe(self, seen: _Seen) -> tuple[NDArray[np.float32], ArrayPrior]:
+        """Landmarks [478, 2] and prior of a frame, corrected once the operator is known."""
         face = seen.face
         operator = self._operator
         if self._correction is None or operator is None or operator.typical is None:
-            return torch.from_numpy(face.landmarks[None, :, :2]), self._prior()
+            return face.landmarks[:, :2], self._prior()
         better = self._correction.correct(
             face.landmarks[None], face.scores[None], seen.colors[None], operator.typical,
             rigid=self._config.fit.correction == "rigid",
         )  # fmt: skip
-        return torch.from_numpy(better.landmarks), corrected_prior(better, self._config.fit)
+        return better.landmarks[0], corrected_prior(better, self._config.fit)
 
-    def _track(
-        self, state: FitState, landmarks: Tensor, prior: CodePrior
-    ) -> tuple[FitState, float]:
-        """The state of the next frame, and its reprojection error."""
-        config, steps = self._config.fit, self._config.iterations
-        if type(self._points) is not SurfacePoints:
-            state = track_frame(
-                state, self._points, landmarks, self._weights, prior, config, iterations=steps
-            )
-            return state, self._error(state, landmarks)
-        if self._live_fit is None:
-            self._live_fit = LiveFit(self._points, state.shape, self._weights, config)
-        return self._live_fit.track(state, landmarks[0].numpy(), prior, steps)
-
-    def _error(self, state: FitState, landmarks: Tensor) -> float:
-        return float(landmark_residuals(state, self._points, landmarks).square().mean().sqrt())
-
-    def _prior(self) -> CodePrior:
+    def _prior(self) -> ArrayPrior:
         # code_prior takes the resting values from the frames it is given; the newest is the last.
         enough = len(self._scores) >= self._config.calibration_frames
         recent = list(self._scores) if enough else [self._scores[-1]]
-        prior = code_prior(torch.from_numpy(np.stack(recent)), self._config.fit)
-        return prior.at(torch.tensor([len(recent) - 1]))
-
-    def _start(self, landmarks: Tensor) -> FitState:
-        assert self._size is not None
-        centre = _middle(self._size)
-        state = initial_state(self._points, landmarks, centre, self._config.fit)
-        if self._operator is None:
-            return state
-        # The start assumes its own focal length: keep the head's size in the picture.
-        translation = state.translation.clone()
-        translation[:, 2] *= self._operator.focal / state.focal
-        return replace(
-            state, shape=self._operator.shape, focal=self._operator.focal, translation=translation
-        )
+        return code_prior(np.stack(recent), self._config.fit).at([-1])
 
     def _calibrate(self, seen: _Seen) -> None:
         if self._operator is not None:
             return
         if self._pending is not None:
-            if self._pending.done():
+            if self._pending.done:
                 self._take_operator(self._pending)
             return
         if self._seen % self._config.calibration_stride == 0:
             self._kept.append(seen)
         self._seen += 1
         if len(self._kept) >= self._config.calibration_frames and self._size is not None:
-            self._pending = self._pool.submit(self._solve_operator, list(self._kept), self._size)
+            self._pending = OperatorSolver(self._frames(self._size))
             if self._regressor is not None:
                 distance = self._regressor.distance(
                     np.stack([kept.face.landmarks for kept in self._kept])
@@ -344,43 +279,31 @@ class ExpressionEstimator:
                     1e3 * distance, "the same" if self._own else "another",
                 )  # fmt: skip
 
-    def _take_operator(self, solved: Future[_Operator]) -> None:
+    def _frames(self, size: tuple[int, int]) -> OperatorFrames:
+        return OperatorFrames(
+            self._config.head_model,
+            size,
+            self._config.fit,
+            np.stack([kept.face.landmarks for kept in self._kept]),
+            np.stack([kept.face.scores for kept in self._kept]),
+            np.stack([kept.colors for kept in self._kept]),
+        )
+
+    def _take_operator(self, solved: OperatorSolver) -> None:
         self._pending = None
-        error = solved.exception()
-        if error is not None:
+        if solved.error is not None:
             _LOG.warning(
-                "operator's shape not solved (%s: %s); going on with the present one, and trying "
+                "operator's shape not solved (%s); going on with the present one, and trying "
                 "again with the next %d frames",
-                type(error).__name__,
-                error,
+                solved.error,
                 self._config.calibration_frames * self._config.calibration_stride,
             )
             self._kept, self._seen = [], 0
             return
         self._operator = solved.result()
+        self._fit = LiveFit(self._points, self._config.fit, self._operator.rest)
         self._state = None  # start anew with the operator's shape
         _LOG.info("operator's shape solved from %d frames", len(self._kept))
-
-    @torch.no_grad()
-    def _solve_operator(self, seen: list[_Seen], size: tuple[int, int]) -> _Operator:
-        config = self._config.fit
-        found = np.stack([s.face.landmarks for s in seen])
-        scores = np.stack([s.face.scores for s in seen])
-        landmarks = torch.from_numpy(np.ascontiguousarray(found[..., :2]))
-        prior, typical = code_prior(torch.from_numpy(scores), config), None
-        if self._correction is not None:
-            colors = np.stack([s.colors for s in seen])
-            typical = self._correction.typical(found, scores, colors)
-            better = self._correction.correct(
-                found, scores, colors, typical, rigid=config.correction == "rigid"
-            )
-            landmarks = torch.from_numpy(better.landmarks)
-            prior = corrected_prior(better, config)
-        state = initial_state(self._points, landmarks, _middle(size), config)
-        arguments = (self._points, landmarks, self._weights, prior, config)
-        state = fit_frames(state, *arguments, iterations=3)
-        state = at_distance(fit_shared(state, *arguments, iterations=4), config)
-        return _Operator(state.shape, state.focal, typical)
 
 
 def _eyes_seen(face: DetectedFace, size: tuple[int, int], pose: NDArray[np.float64]) -> bool:

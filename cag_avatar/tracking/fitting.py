@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cag_avatar.tracking.code_prior import CodePrior
+from cag_avatar.tracking.clip_prior import ClipPrior
 from cag_avatar.tracking.face_landmarker import FACE_LANDMARKS
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState, Silhouette
@@ -35,25 +35,10 @@ __all__ = [
     "fit_shared",
     "initial_state",
     "landmark_residuals",
-    "landmark_weights",
     "track_frame",
 ]
 
-#: Face-oval landmarks slide over the cheek as the head turns: they say little.
-_OVAL = (
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152,
-    148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
-)  # fmt: skip
 _CHUNK = 64
-
-
-def landmark_weights(spread: Tensor, config: FitConfig) -> Tensor:
-    """Inverse variance of each landmark [478], in (inter-ocular distances)^-2, deflated for
-    correlation."""
-    variance = spread**2 + config.landmark_deviation**2
-    weight = 1.0 / variance
-    weight[list(_OVAL)] *= 0.1
-    return weight * config.effective_landmarks / len(weight)
 
 
 def initial_state(
@@ -99,7 +84,7 @@ def fit_shared(
     points: SurfacePoints,
     landmarks: Tensor,
     weights: Tensor,
-    prior: CodePrior,
+    prior: ClipPrior,
     config: FitConfig,
     *,
     iterations: int,
@@ -141,7 +126,7 @@ def fit_frames(
     points: SurfacePoints,
     landmarks: Tensor,
     weights: Tensor,
-    prior: CodePrior,
+    prior: ClipPrior,
     config: FitConfig,
     *,
     iterations: int,
@@ -185,7 +170,7 @@ def track_frame(
     points: SurfacePoints,
     landmarks: Tensor,
     weights: Tensor,
-    prior: CodePrior,
+    prior: ClipPrior,
     config: FitConfig,
     *,
     iterations: int = 2,
@@ -231,7 +216,7 @@ def _frame_step(
     points: SurfacePoints,
     landmarks: Tensor,
     weights: Tensor,
-    prior: CodePrior,
+    prior: ClipPrior,
     config: FitConfig,
     rim: Silhouette | None,
     neighbours: FitState | None,
@@ -248,7 +233,7 @@ def _shared_step(
     points: SurfacePoints,
     landmarks: Tensor,
     weights: Tensor,
-    prior: CodePrior,
+    prior: ClipPrior,
     config: FitConfig,
     rim: Silhouette | None,
 ) -> FitState:

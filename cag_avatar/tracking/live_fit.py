@@ -1,69 +1,151 @@
-"""One frame of a live stream: the equations of ``fitting.track_frame`` in numpy.
+"""Pose and code of one live frame after the other: the equations of ``fitting.py`` for a single
+frame, without torch.
 
-For a single frame the torch version is some two hundred operations on small tensors, each of which
-costs more to call than to compute. For SurfacePoints that are linear in ARKit's coefficients, with
-the operator's shape fixed.
+By ``native/landmark_fit.c`` where there is a compiler, else in numpy.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
-from torch import Tensor
 
-from cag_avatar.head_models.arkit import ARKIT_INDEX
-from cag_avatar.head_models.base import MAX_GAZE_PITCH, MAX_GAZE_YAW
-from cag_avatar.tracking.code_prior import CodePrior
-from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS
+from cag_avatar.head_models.arkit import ARKIT_INDEX, MAX_GAZE_PITCH, MAX_GAZE_YAW
+from cag_avatar.native.library import NativeUnavailableError
+from cag_avatar.rotations import rotation_matrix
+from cag_avatar.tracking.code_prior import ArrayPrior
+from cag_avatar.tracking.compiled_fit import CompiledFit, Pose
+from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS, FACE_LANDMARKS
 from cag_avatar.tracking.fit_config import FitConfig
-from cag_avatar.tracking.fit_state import FitState
-from cag_avatar.tracking.surface_basis import SurfacePoints
+from cag_avatar.tracking.landmark_weights import landmark_weights
+from cag_avatar.tracking.live_points import LivePoints
 
-__all__ = ["LiveFit"]
+__all__ = ["LiveFit", "LiveState"]
+
+_LOG = logging.getLogger(__name__)
+#: The eyeballs' centres lie behind the irises, metres: see SurfacePoints.local().
+_IRIS_TO_CENTRE = 0.012
+#: Behind the face, canonical space: see normal_equations.
+_BEHIND = (0.0, -0.02, -0.09)
 
 Array = NDArray[Any]
 
 
+@dataclass(frozen=True, eq=False)
+class LiveState:
+    """Camera, head pose and code of one frame; float64."""
+
+    focal: float
+    """Focal length, pixels."""
+    centre: tuple[float, float]
+    """Principal point, pixels."""
+    rotation: Array
+    """Head rotation, canonical to camera space, [3, 3]."""
+    translation: Array
+    """Head translation, metres, [3]."""
+    code: Array
+    """Expression code, [E]."""
+
+    def head_pose(self) -> NDArray[np.float64]:
+        """Canonical to camera space, [4, 4]."""
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = self.rotation, self.translation
+        return pose
+
+
 class LiveFit:
-    """Fits pose and code of one frame after the other, as :func:`fitting.track_frame`.
+    """Fits frame after frame of one person.
 
     Args:
-        points: surface points of the landmarks, of a model that is linear in ARKit's coefficients.
-        shape: the operator's, [S].
-        weights: inverse variances of the landmarks, [N].
+        points: landmarks of the head model.
         config: weights.
+        rest: landmarks of the person's rest head, metres, canonical space, [478, 3]; by default
+            those of the mean head.
     """
 
     def __init__(
-        self, points: SurfacePoints, shape: Tensor, weights: Tensor, config: FitConfig
+        self, points: LivePoints, config: FitConfig, rest: NDArray[np.floating] | None = None
     ) -> None:
         self._config = config
-        self._rest: Array = points.rest(shape).double().numpy()
-        basis = points.expression.double().numpy().transpose(1, 2, 0)
-        self._basis: Array = np.ascontiguousarray(basis)
-        self._weights: Array = weights.double().numpy()
-        behind = np.array([0.0, -0.02, -0.09])  # as fitting's _facing()
-        normal = points.mean.double().numpy() - behind
+        self._mean = points.mean.astype(np.float64)
+        self._rest: Array = self._mean if rest is None else np.asarray(rest, np.float64)
+        self._basis: Array = np.ascontiguousarray(
+            points.expression.astype(np.float64).transpose(1, 2, 0)
+        )
+        self._weights = landmark_weights(points.spread, config).astype(np.float64)
+        normal = self._mean - _BEHIND
         self._normal = normal / np.linalg.norm(normal, axis=1, keepdims=True)
-        eye = points.eye.numpy()
-        self._eyes = [np.nonzero(eye == side)[0] for side in (0, 1)]
+        self._eyes = [np.nonzero(points.eye == side)[0] for side in (0, 1)]
+        self._centres = np.zeros((2, 3))
+        for side, index in enumerate(self._eyes):
+            if len(index):
+                self._centres[side] = self._rest[index].mean(0) - (0.0, 0.0, _IRIS_TO_CENTRE)
         self._look = [
             [ARKIT_INDEX[f"eyeLook{name}{side}"] for name in ("In", "Out", "Up", "Down")]
             for side in ("Left", "Right")
         ]
+        self._compiled: CompiledFit | None = None
+        try:
+            self._compiled = CompiledFit(
+                self._rest, self._basis, self._weights, self._normal, points.eye, self._centres,
+                self._look, config,
+            )  # fmt: skip
+        except NativeUnavailableError as error:
+            _LOG.info("live fit: numpy (%s)", error)
 
-    def track(
-        self, previous: FitState, landmarks: NDArray[np.floating], prior: CodePrior, iterations: int
-    ) -> tuple[FitState, float]:
-        """Solve the next frame.
+    def start(
+        self,
+        landmarks: NDArray[np.floating],
+        prior: ArrayPrior,
+        centre: tuple[float, float],
+        focal: float | None = None,
+        iterations: int = 6,
+    ) -> tuple[LiveState, float]:
+        """Solve a frame of which nothing is known, as fitting's initial_state() and fit_frames().
 
         Args:
-            previous: state of one frame, from which the fit starts and near which it is held.
+            landmarks: [478, 2] pixels.
+            prior: of the code, mean [1, E].
+            centre: principal point, pixels.
+            focal: focal length in pixels; by default that of FitConfig, or what puts the head at
+                FitConfig.distance.
+            iterations: Gauss-Newton steps.
+
+        Returns:
+            As :meth:`track`.
+        """
+        found = np.asarray(landmarks, np.float64)
+        model, image = self._mean[:FACE_LANDMARKS], found[:FACE_LANDMARKS]
+        middle, image_middle = model.mean(0), image.mean(0)
+        # Least squares for the 2 x 3 scaled projection, then the nearest rotation.
+        affine = (np.linalg.pinv(model - middle) @ (image - image_middle)).T
+        u, s, vt = np.linalg.svd(affine, full_matrices=False)
+        rows = u @ vt
+        rotation = np.stack([*rows, np.cross(*rows)])
+        scale = s.mean()  # pixels per metre
+        if focal is None:
+            focal = self._config.focal_length or self._config.distance * scale
+        depth = focal / scale
+        at = np.append((image_middle - centre) / scale, depth)
+        state = LiveState(
+            focal, centre, rotation, at - rotation @ middle, np.zeros(len(prior.deviation))
+        )
+        return self._solve(state, None, found, prior, iterations)
+
+    def track(
+        self,
+        previous: LiveState,
+        landmarks: NDArray[np.floating],
+        prior: ArrayPrior,
+        iterations: int,
+    ) -> tuple[LiveState, float]:
+        """Solve the next frame, as fitting's track_frame().
+
+        Args:
+            previous: the state from which the fit starts and near which it is held.
             landmarks: [478, 2] pixels.
             prior: of the code, mean [1, E].
             iterations: Gauss-Newton steps.
@@ -73,29 +155,38 @@ class LiveFit:
             between the outer corners of the eyes.
         """
         found = np.asarray(landmarks, np.float64)
-        unit = _eye_distance(found)
-        rotation, translation, code = (
-            value[0].double().numpy()
-            for value in (previous.rotation, previous.translation, previous.code)
-        )
-        mean, *widths = (np.asarray(value.numpy(), np.float64) for value in prior)
-        before = (rotation, translation, code)
-        camera = (previous.focal, np.array(previous.centre))
-        for _ in range(iterations):
-            rotation, translation, code = self._step(
-                before, (rotation, translation, code), camera, found, unit, mean[0], widths
-            )
-        local, _ = self._local(code)
-        seen = local @ rotation.T + translation
+        return self._solve(previous, previous, found, prior, iterations)
+
+    def _solve(
+        self,
+        state: LiveState,
+        before: LiveState | None,
+        landmarks: Array,
+        prior: ArrayPrior,
+        iterations: int,
+    ) -> tuple[LiveState, float]:
+        unit = _eye_distance(landmarks)
+        mean, *widths = (np.asarray(value, np.float64) for value in prior)
+        pose: Pose = (state.rotation, state.translation, state.code)
+        held = None if before is None else (before.rotation, before.translation, before.code)
+        camera = state.focal, np.array(state.centre, np.float64)
+        arguments = held, camera, landmarks, unit, mean[0], widths
+        if self._compiled is not None:
+            pose, error = self._compiled.solve(pose, *arguments, iterations)
+        else:
+            for _ in range(iterations):
+                pose = self._step(pose, *arguments)
+            error = self._error(pose, camera, landmarks, unit)
+        return LiveState(state.focal, state.centre, *pose), error
+
+    def _error(
+        self, pose: Pose, camera: tuple[float, Array], landmarks: Array,
+        unit: float,
+    ) -> float:  # fmt: skip
+        rotation, translation, code = pose
+        seen = self._local(code)[0] @ rotation.T + translation
         pixels = seen[:, :2] / seen[:, 2:] * camera[0] + camera[1]
-        error = float(np.sqrt(np.mean(np.square((pixels - found) / unit))))
-        state = replace(
-            previous,
-            rotation=torch.from_numpy(rotation.astype(np.float32))[None],
-            translation=torch.from_numpy(translation.astype(np.float32))[None],
-            code=torch.from_numpy(code.astype(np.float32))[None],
-        )
-        return state, error
+        return float(np.sqrt(np.mean(np.square((pixels - landmarks) / unit))))
 
     def _local(self, code: Array) -> tuple[Array, Array]:
         """SurfacePoints.local() of one code [E]: positions [N, 3], derivative [N, 3, E]."""
@@ -107,12 +198,12 @@ class LiveFit:
         for side, index in enumerate(self._eyes):
             if not len(index):
                 continue
-            centre = self._rest[index].mean(0) - (0.0, 0.0, 0.012)
+            centre = self._centres[side]
             inward, out, up, down = self._look[side]
             sign = 1.0 if side == 0 else -1.0
             yaw = sign * (code[out] - code[inward]) * MAX_GAZE_YAW
             pitch = (code[down] - code[up]) * MAX_GAZE_PITCH
-            turn = Rotation.from_rotvec([pitch, yaw, 0.0]).as_matrix()
+            turn = rotation_matrix(np.array([pitch, yaw, 0.0]))
             turned = (self._rest[index] - centre) @ turn.T
             local[index] = centre + turned
             x, y, z = turned.T
@@ -126,14 +217,14 @@ class LiveFit:
 
     def _step(
         self,
-        before: tuple[Array, Array, Array],
-        now: tuple[Array, Array, Array],
+        now: Pose,
+        before: Pose | None,
         camera: tuple[float, Array],
         landmarks: Array,
         unit: float,
         mean: Array,
         widths: list[Array],
-    ) -> tuple[Array, Array, Array]:
+    ) -> Pose:
         """One Gauss-Newton step: fitting's landmark_rows, frame_normal and apply_step."""
         config = self._config
         rotation, translation, code = now
@@ -167,18 +258,21 @@ class LiveFit:
         weighted = flat * np.repeat(weight, 2)[:, None]
         matrix, right = weighted.T @ flat, -(weighted.T @ residual.ravel())
         diagonal = np.full(size, 1e-3)
-        diagonal[6:] += deviation**-2 + smooth**-2
-        right[6:] += (mean - code) * deviation**-2 + (before[2] - code) * smooth**-2
-        turn = before[0] @ rotation.T
-        vector = [turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]]
-        diagonal[:3] += config.smooth_rotation**-2
-        right[:3] += 0.5 * np.array(vector) * config.smooth_rotation**-2
-        stiffness = (config.smooth_translation * 10) ** -2
-        diagonal[3:6] += stiffness
-        right[3:6] += (before[1] - translation) * 10 * stiffness
+        diagonal[6:] += deviation**-2
+        right[6:] += (mean - code) * deviation**-2
+        if before is not None:
+            diagonal[6:] += smooth**-2
+            right[6:] += (before[2] - code) * smooth**-2
+            turn = before[0] @ rotation.T
+            vector = [turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]]
+            diagonal[:3] += config.smooth_rotation**-2
+            right[:3] += 0.5 * np.array(vector) * config.smooth_rotation**-2
+            stiffness = (config.smooth_translation * 10) ** -2
+            diagonal[3:6] += stiffness
+            right[3:6] += (before[1] - translation) * 10 * stiffness
         matrix[np.diag_indices(size)] += diagonal
         step = _solve_bounded(matrix, right, low - code, high - code)
-        turned = Rotation.from_rotvec(np.clip(step[:3], -0.5, 0.5)).as_matrix() @ rotation
+        turned = rotation_matrix(np.clip(step[:3], -0.5, 0.5)) @ rotation
         u, _, vt = np.linalg.svd(turned)
         return u @ vt, translation + 0.1 * step[3:6], np.clip(code + step[6:], low, high)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cag_avatar.geometry import rotation_vector_to_matrix
-from cag_avatar.tracking.code_prior import CodePrior
+from cag_avatar.tracking.clip_prior import ClipPrior
 from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState, Silhouette
@@ -121,7 +121,7 @@ def silhouette_rows(state: FitState, rim: Silhouette, unit: Tensor, config: FitC
 def frame_normal(
     rows: list[Rows],
     state: FitState,
-    prior: CodePrior,
+    prior: ClipPrior,
     neighbours: FitState | None,
     config: FitConfig,
 ) -> tuple[Tensor, Tensor]:
@@ -156,7 +156,7 @@ def frame_normal(
     return matrix, right
 
 
-def solve_bounded(matrix: Tensor, right: Tensor, code: Tensor, prior: CodePrior) -> Tensor:
+def solve_bounded(matrix: Tensor, right: Tensor, code: Tensor, prior: ClipPrior) -> Tensor:
     """Solve with the code in its bounds: variables that leave are fixed at the bound, twice."""
     step = torch.linalg.solve(matrix, right)
     low = torch.full_like(right, -torch.inf)
@@ -175,7 +175,7 @@ def solve_bounded(matrix: Tensor, right: Tensor, code: Tensor, prior: CodePrior)
     return step.clamp(min=low, max=high)
 
 
-def apply_step(state: FitState, step: Tensor, prior: CodePrior) -> FitState:
+def apply_step(state: FitState, step: Tensor, prior: ClipPrior) -> FitState:
     """Move the frames by a step [T, 6 + E]; codes stay in the prior's bounds."""
     rotation = rotation_vector_to_matrix(step[:, :3].clamp(-0.5, 0.5)) @ state.rotation
     u, _, vt = torch.linalg.svd(rotation)

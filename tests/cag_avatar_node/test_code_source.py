@@ -45,7 +45,7 @@ def test_without_an_avatar_there_is_none() -> None:
 def test_an_avatar_without_one_is_told_and_refused_when_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("cag_avatar.avatar.file.load_regressor", lambda path: None)
+    monkeypatch.setattr("cag_avatar.avatar.regressor_file.load_regressor", lambda path: None)
     told: list[str] = []
     assert load_code_regressor("a.cag", "auto", told.append) is None
     assert "cag-avatar train-regressor" in told[0]
@@ -57,6 +57,6 @@ def test_a_regressor_of_other_coefficients_is_refused(monkeypatch: pytest.Monkey
     class Other:
         coefficients = 100
 
-    monkeypatch.setattr("cag_avatar.avatar.file.load_regressor", lambda path: Other())
+    monkeypatch.setattr("cag_avatar.avatar.regressor_file.load_regressor", lambda path: Other())
     with pytest.raises(InputError, match="100 coefficients"):
         load_code_regressor("a.cag", "auto", print)

@@ -136,7 +136,8 @@ def test_the_nodes_are_imported_without_what_takes_long() -> None:
     program = (
         "import importlib, sys;"
         f"[importlib.import_module('cag_avatar_node.' + name) for name in {nodes}];"
-        "print({'torch', 'mediapipe', 'numba', 'matplotlib'} & set(sys.modules))"
+        "import cag_avatar.avatar.regressor_file, cag_avatar.tracking.estimator;"
+        "print({'torch', 'scipy', 'mediapipe', 'numba', 'matplotlib'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from cag_avatar.avatar.animator import Animator
 from cag_avatar.avatar.code_distribution import CodeDistribution
 from cag_avatar.avatar.driver import CodeLayout, RunningDriver, measure_driver, resting_code
-from cag_avatar.avatar.file import load_avatar, load_regressor, save_avatar
+from cag_avatar.avatar.file import load_avatar, save_avatar
 from cag_avatar.avatar.record import CaptureRecord
+from cag_avatar.avatar.regressor_file import load_regressor
 from cag_avatar.avatar.retargeting import Retargeting, avatar_rest, retarget_code, transfer_code
 from cag_avatar.errors import InputError
 from cag_avatar.head_models import ARKIT_INDEX, ARKIT_NAMES

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -19,6 +19,8 @@ from cag_avatar.tracking.estimator import (
     _eyes_seen,
 )
 from cag_avatar.tracking.face_landmarker import DetectedFace
+from cag_avatar.tracking.operator_shape import OperatorFrames
+from cag_avatar.tracking.operator_solver import OperatorSolver
 
 FRAMES = 26
 SIZE = (320, 260)
@@ -92,7 +94,7 @@ def test_the_operators_shape_comes_from_the_background(show: Show) -> None:
             estimate = estimator.estimate(show.images[t % FRAMES], 40_000_000 * t)
             if estimator.calibrated:
                 break
-            time.sleep(0.02)
+            time.sleep(0.03)
         assert estimator.calibrated
         assert estimate.is_valid
         again = estimator.estimate(show.images[0], 40_000_000 * 500)
@@ -102,25 +104,24 @@ def test_the_operators_shape_comes_from_the_background(show: Show) -> None:
 def test_a_calibration_that_fails_is_tried_again(
     show: Show, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    attempts: list[int] = []
+
+    class FailsOnce(OperatorSolver):
+        def __init__(self, frames: OperatorFrames) -> None:
+            attempts.append(len(frames.landmarks))
+            super().__init__(replace(frames, head_model="nobody") if len(attempts) == 1 else frames)
+
+    monkeypatch.setattr("cag_avatar.tracking.estimator.OperatorSolver", FailsOnce)
     with ExpressionEstimator(QUICK) as estimator:
-        solve = estimator._solve_operator
-        attempts: list[int] = []
-
-        def fail_once(faces: list[DetectedFace], size: tuple[int, int]) -> object:
-            attempts.append(len(faces))
-            if len(attempts) == 1:
-                raise RuntimeError("singular matrix")
-            return solve(faces, size)
-
-        monkeypatch.setattr(estimator, "_solve_operator", fail_once)
         for t in range(400):
             assert estimator.estimate(show.images[t % FRAMES], 40_000_000 * t).is_valid
             if estimator.calibrated:
                 break
-            time.sleep(0.02)
+            time.sleep(0.03)
         assert estimator.calibrated
     assert attempts == [6, 6]
-    assert "operator's shape not solved (RuntimeError: singular matrix)" in caplog.text
+    assert "operator's shape not solved (RuntimeError: " in caplog.text
+    assert "'nobody' is unknown" in caplog.text
 
 
 def test_no_face_is_not_valid_and_the_next_face_is(show: Show) -> None:
@@ -233,7 +234,8 @@ def test_restart_forgets_the_operator(show: Show) -> None:
     with ExpressionEstimator(QUICK) as estimator:
         for t, image in enumerate(show.images[:14]):
             estimator.estimate(image, 40_000_000 * t)
-        estimator._pool.submit(int).result()
+        assert estimator._pending is not None
+        estimator._pending.result()
         estimator.estimate(show.images[14], 40_000_000 * 14)
         assert estimator.calibrated
         estimator.restart()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from cag_avatar.errors import InputError
 from cag_avatar.geometry import rotation_vector_to_matrix
 from cag_avatar.head_models import ARKIT_INDEX
 from cag_avatar.tracking import fitting
+from cag_avatar.tracking.clip_prior import clip_prior
 from cag_avatar.tracking.code_prior import code_prior
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState, Silhouette
@@ -27,7 +29,7 @@ from cag_avatar.tracking.surface_basis import ShapeSpace, SurfacePoints
 
 CONFIG = FitConfig()
 #: Their bounds alone matter here.
-PRIOR = code_prior(torch.zeros(2, 52), CONFIG)
+PRIOR = clip_prior(code_prior(np.zeros((2, 52)), CONFIG))
 
 
 @pytest.fixture(scope="module")
@@ -173,25 +175,6 @@ def test_bounded_solution_minimises_over_the_box() -> None:
         best[:, 6:] = best[:, 6:].clamp(min=-code, max=1 - code)
     gain = (cost(torch.zeros_like(step)) - cost(step)) / (cost(torch.zeros_like(step)) - cost(best))
     assert (gain > 0.93).all()
-
-
-def test_scores_that_never_rest_are_a_bias_and_gaze_is_left_to_the_irises() -> None:
-    scores = torch.zeros(40, 52)
-    scores[:, ARKIT_INDEX["browDownLeft"]] = 0.4
-    scores[20:, ARKIT_INDEX["browDownLeft"]] = 0.7
-    scores[:, ARKIT_INDEX["eyeLookInLeft"]] = torch.linspace(0, 1, 40)
-    mean, deviation, smooth, *_ = code_prior(scores, CONFIG)
-    brow = mean[:, ARKIT_INDEX["browDownLeft"]]
-    torch.testing.assert_close(brow[0], torch.tensor(0.0), atol=1e-6, rtol=0)
-    torch.testing.assert_close(brow[-1], torch.tensor(0.5))
-    look = ARKIT_INDEX["eyeLookInLeft"]
-    assert (mean[:, look] == 0).all()
-    assert deviation[look] > deviation[ARKIT_INDEX["jawOpen"]]
-    assert smooth[ARKIT_INDEX["eyeBlinkLeft"]] == 5 * smooth[ARKIT_INDEX["jawOpen"]]
-    assert mean.min() >= 0
-    assert mean.max() <= 1
-    alone, *_ = code_prior(scores[:1], CONFIG)
-    torch.testing.assert_close(alone[0, ARKIT_INDEX["browDownLeft"]], torch.tensor(0.4))
 
 
 def test_initial_pose_is_near(points: SurfacePoints, state: FitState) -> None:

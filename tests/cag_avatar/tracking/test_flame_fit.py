@@ -14,7 +14,8 @@ from cag_avatar.geometry import matrix_to_rotation_6d, rigid_transform, rotation
 from cag_avatar.head_models import ARKIT_INDEX
 from cag_avatar.head_models.flame import MAX_JAW_ANGLE, FlameHeadModel
 from cag_avatar.tracking.clip_fit import ClipFit, Observations, fit_clip
-from cag_avatar.tracking.code_prior import code_prior, model_prior
+from cag_avatar.tracking.clip_prior import clip_prior, model_prior
+from cag_avatar.tracking.code_prior import code_prior
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
@@ -119,7 +120,8 @@ def test_equations_have_the_derivatives_of_their_residuals(
     )  # fmt: skip
     rest = points.rest(state.shape)
     weights = torch.ones(478)
-    prior = model_prior(flame, code_prior(clip.arkit[:2], CONFIG), CONFIG)
+    arkit = clip_prior(code_prior(clip.arkit[:2].numpy(), CONFIG))
+    prior = model_prior(flame, arkit, CONFIG)
 
     def rows(s: FitState) -> Rows:
         return landmark_rows(s, points, rest, clip.landmarks[:2], weights, CONFIG)

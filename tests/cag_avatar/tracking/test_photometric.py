@@ -27,6 +27,7 @@ from cag_avatar.tracking.appearance import (
     sample_all,
 )
 from cag_avatar.tracking.clip_fit import ClipFit, _Observed
+from cag_avatar.tracking.clip_prior import ClipPrior
 from cag_avatar.tracking.code_prior import CodePrior
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState
@@ -76,7 +77,7 @@ def draw(head: HeadModel, state: FitState, frame: int) -> NDArray[np.uint8]:
     return np.clip(colour, 0, 255).astype(np.uint8)
 
 
-def prior(codes: torch.Tensor) -> CodePrior:
+def prior(codes: torch.Tensor) -> ClipPrior:
     """Believes the codes."""
     same = torch.ones(52)
     return CodePrior(codes, 0.3 * same, same, 0 * same, same)
