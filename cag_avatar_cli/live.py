@@ -23,6 +23,7 @@ def command(
     port: int = 8008,
     seconds: float | None = None,
     frame: Path | None = None,
+    one_process: bool = False,
 ) -> None:
     """Run the four ROS 2 nodes: source, estimator, renderer and the page that shows the avatar.
 
@@ -43,12 +44,15 @@ def command(
         port: port of the page.
         seconds: stop after so long; by default at Ctrl-C.
         frame: save the last frame that arrived as PNG.
+        one_process: run all four in one process: half of the memory, but they take turns, and if
+            one fails all end.
     """
     result = run_live(
         LiveConfig(
             avatar=avatar, video=video, camera=camera, size=size, backend=backend,
             head_motion=head_motion, expression=expression, gaze=gaze, regressor=regressor,
             host=host, port=port, duration_s=seconds, frame_path=frame,
+            one_process=one_process,
         )
     )  # fmt: skip
     print(

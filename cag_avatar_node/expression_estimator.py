@@ -38,7 +38,7 @@ from cag_avatar_node.image_conversion import (
     image_to_rgb,
     silence_decoder,
 )
-from cag_avatar_node.image_input import AnyImage, ImageInput
+from cag_avatar_node.image_input import RAW_TOPIC, AnyImage, ImageInput
 from cag_avatar_node.image_sink import ImageSink
 from cag_avatar_node.mailbox import MailboxWorker
 from cag_avatar_node.managed_node import ManagedNode, run_managed_node
@@ -117,7 +117,7 @@ class ExpressionEstimatorNode(ManagedNode):
         self._worker.start()
         self._input = ImageInput(
             self, self.value("input"), self.value("input_timeout"), self._worker.mailbox.put,
-            self._wanted,
+            self._wanted, self.local_topic(RAW_TOPIC),
         )  # fmt: skip
 
     def deactivate(self) -> None:
@@ -213,9 +213,11 @@ class ExpressionEstimatorNode(ManagedNode):
         if self._estimator is None or not self._wanted():
             return
         started = time.perf_counter()
-        compressed = isinstance(image, CompressedImage)
         try:
-            rgb = compressed_to_rgb(image) if compressed else image_to_rgb(image)
+            if isinstance(image, CompressedImage):
+                rgb = compressed_to_rgb(image)
+            else:
+                rgb = image_to_rgb(image)
         except ImageFormatError as error:
             self._faults.add(error.fault, str(error))
             return

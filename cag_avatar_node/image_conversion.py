@@ -94,7 +94,10 @@ class RawImage(Protocol):
     encoding: str
     is_bigendian: int
     step: int
-    data: _Data
+
+    @property
+    def data(self) -> _Data:
+        """All bytes."""
 
 
 class RawCompressedImage(Protocol):

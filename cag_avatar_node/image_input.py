@@ -13,6 +13,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from cag_avatar_node.demand import OnDemand
 from cag_avatar_node.input_watch import InputWatch
+from cag_avatar_node.local_images import LocalImage, LocalTopic
 from cag_avatar_node.qos import IMAGE_QOS
 
 __all__ = ["COMPRESSED_TOPIC", "RAW_TOPIC", "AnyImage", "ImageInput", "choose_input"]
@@ -22,7 +23,7 @@ COMPRESSED_TOPIC = "camera/image_raw/compressed"
 #: Seconds between looks at who publishes.
 _LOOK_INTERVAL = 0.5
 
-AnyImage: TypeAlias = "Image | CompressedImage"
+AnyImage: TypeAlias = "Image | CompressedImage | LocalImage"
 
 
 def choose_input(wanted: str, raw_publishers: int, compressed_publishers: int) -> str:
@@ -43,6 +44,7 @@ class ImageInput:
         timeout: seconds of silence before :meth:`silence` speaks.
         deliver: called with each message, on the executor's thread.
         demand: whether anybody wants anything.
+        local: uncompressed images inside this process; they come first, while they have a source.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class ImageInput:
         timeout: float,
         deliver: Callable[[AnyImage], None],
         demand: Callable[[], bool],
+        local: LocalTopic | None = None,
     ) -> None:
         self._node = node
         self._wanted = wanted
         self._timeout = timeout
         self._deliver = deliver
-        #: ``raw`` or ``compressed``: what is subscribed to.
+        self._local = local
+        #: ``local``, ``raw`` or ``compressed``: what is subscribed to.
         self.current = ""
         self._subscription: Subscription[Image] | Subscription[CompressedImage] | None = None
         self._watch: InputWatch | None = None
@@ -68,7 +72,7 @@ class ImageInput:
             node.create_timer(
                 _LOOK_INTERVAL, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME)
             )
-            if wanted == "auto"
+            if wanted == "auto" or local is not None
             else None
         )
 
@@ -84,6 +88,8 @@ class ImageInput:
         self._demand.destroy()
 
     def _unsubscribe(self) -> None:
+        if self._local is not None:
+            self._local.leave(self._on_image)
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
@@ -97,14 +103,20 @@ class ImageInput:
             for topic in (RAW_TOPIC, COMPRESSED_TOPIC)
         )
         choice = choose_input(self._wanted, raw, compressed)
-        if choice == self.current and self._subscription is not None:
+        if self._local is not None and self._local.has_source and choice == "raw":
+            choice = "local"
+        if choice == self.current and self._watch is not None:
             return
         if self.current and choice != self.current:
             self._node.get_logger().info(f"images: {choice} from now on")
         self._unsubscribe()
-        kind, topic = (Image, RAW_TOPIC) if choice == "raw" else (CompressedImage, COMPRESSED_TOPIC)
+        compressed = choice == "compressed"
+        kind, topic = (CompressedImage, COMPRESSED_TOPIC) if compressed else (Image, RAW_TOPIC)
         self.current = choice
         self._watch = InputWatch(self._node, topic, IMAGE_QOS, self._timeout)
+        if choice == "local" and self._local is not None:
+            self._local.listen(self._on_image)
+            return
         self._subscription = self._node.create_subscription(
             kind,
             topic,

@@ -12,6 +12,9 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from cag_avatar_node.local_images import LocalImage, LocalTopic
 
 __all__ = ["CompressedImageSink", "ImageSink"]
 
@@ -20,12 +23,30 @@ class ImageSink:
     """Publisher of uncompressed images.
 
     The message's memory is allocated once for a size and written through a numpy view.
+
+    Args:
+        node: that publishes.
+        topic: name.
+        qos: of the publisher.
+        encoding: of the images.
+        frame_id: of their headers.
+        local: the same topic inside this process: who listens there gets the arrays themselves,
+            which must then not be written to any more.
     """
 
     def __init__(
-        self, node: Node, topic: str, qos: QoSProfile, encoding: str, frame_id: str
+        self,
+        node: Node,
+        topic: str,
+        qos: QoSProfile,
+        encoding: str,
+        frame_id: str,
+        local: LocalTopic | None = None,
     ) -> None:
         self._node = node
+        self._local = local
+        if local is not None:
+            local.add_source()
         self._publisher = node.create_publisher(
             Image,
             topic,
@@ -39,16 +60,23 @@ class ImageSink:
     @property
     def subscribers(self) -> int:
         """How many listen."""
-        return int(self._publisher.get_subscription_count())
+        here = 0 if self._local is None else self._local.listeners
+        return here + int(self._publisher.get_subscription_count())
 
     @property
     def has_subscribers(self) -> bool:
         """Whether anybody listens."""
-        return bool(self._publisher.get_subscription_count())
+        return self.subscribers > 0
 
     def publish(self, pixels: NDArray[np.uint8], stamp: Time, frame_id: str | None = None) -> None:
         """Publish uint8 [H, W, 3], whose channels are in the order of the sink's encoding; in the
         sink's frame unless another is given."""
+        if self._local is not None and self._local.listeners:
+            header = Header(stamp=stamp, frame_id=frame_id or self._message.header.frame_id)
+            own = np.ascontiguousarray(pixels)
+            self._local.publish(LocalImage.of(own, self._message.encoding, header))
+            if not self._publisher.get_subscription_count():
+                return
         if pixels.shape != self._view.shape:
             height, width, channels = pixels.shape
             self._message.data = array.array("B", bytes(height * width * channels))
@@ -64,6 +92,9 @@ class ImageSink:
 
     def destroy(self) -> None:
         """Destroy the publisher."""
+        if self._local is not None:
+            self._local.remove_source()
+            self._local = None
         self._node.destroy_publisher(self._publisher)
 
 

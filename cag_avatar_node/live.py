@@ -1,6 +1,6 @@
 """Run the whole live path on this machine: camera or file, estimator, renderer, page.
 
-Importing this module needs no ROS; the nodes run in processes of their own.
+Importing this module needs no ROS; the nodes run in processes of their own, or in one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 from cag_avatar.errors import InputError, MissingDependencyError
 from cag_avatar_node.display_access import PageAccess
@@ -41,6 +41,10 @@ KEPT_LINES = 30
 OPERATOR_PATIENCE = 20.0
 #: Seconds between SIGINT, SIGTERM and SIGKILL for nodes that do not end.
 PATIENCE = 5.0
+
+
+#: Of a node, by name.
+Parameters: TypeAlias = dict[str, str | int | float | bool]
 
 
 class NodeDiedError(RuntimeError):
@@ -82,6 +86,9 @@ class LiveConfig:
     """ROS_DOMAIN_ID of the nodes; None: the environment's."""
     startup_timeout_s: float = 90.0
     """Seconds in which the first frame must arrive."""
+    one_process: bool = False
+    """All nodes in one process: half of the memory, images go to the estimator without copies; but
+    Python's nodes then take turns, and if one fails all end."""
 
     def __post_init__(self) -> None:
         if (self.video is None) == (self.camera is None):
@@ -134,13 +141,21 @@ class LiveResult:
 
 
 class _NodeProcess:
-    """One node in a process group of its own, its output collected."""
+    """A node, or the composition of several, in a process group of its own; its output is
+    collected.
+
+    Args:
+        name: module in this package.
+        parameters: by name, or by "node:name" for a composition.
+        env: environment.
+        arguments: of the program, before those of ROS.
+    """
 
     def __init__(
-        self, name: str, parameters: dict[str, str | int | float | bool], env: dict[str, str]
+        self, name: str, parameters: Parameters, env: dict[str, str], arguments: Sequence[str] = ()
     ) -> None:
         self.name = name
-        command = [sys.executable, "-m", f"cag_avatar_node.{name}", "--ros-args"]
+        command = [sys.executable, "-m", f"cag_avatar_node.{name}", *arguments, "--ros-args"]
         for key, value in parameters.items():
             command += ["-p", f"{key}:={_yaml_scalar(value)}"]
         self.process = subprocess.Popen(
@@ -172,7 +187,8 @@ class _NodeProcess:
         if code == 2:
             errors = [line for line in self.lines if "error" in line.lower()]
             if errors:
-                raise InputError(f"{self.name}: {_without_log_prefix(errors[-1])}")
+                who, what = _said(errors[-1])
+                raise InputError(f"{who or self.name}: {what}")
         tail = "\n".join(f"  {line}" for line in self.lines)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         raise NodeDiedError(f"node {self.name} ended with {how}; its last lines:\n{tail}")
@@ -211,8 +227,7 @@ def run_live(config: LiveConfig, announce: Callable[[str], object] = print) -> L
     nodes: list[_NodeProcess] = []
     with _sigterm_as_interrupt():
         try:
-            for name, parameters in _node_parameters(config, port, token):
-                nodes.append(_NodeProcess(name, parameters, _node_environment(config)))
+            _start(nodes, config, port, token)
             first = _wait_for_first_frame(url, nodes, config.startup_timeout_s, ask)
             announce(f"live on {url}" + (f"?token={token}" if token else ""))
             if not _wait_for_operator(url, nodes, OPERATOR_PATIENCE, ask):
@@ -244,12 +259,10 @@ def run_live(config: LiveConfig, announce: Callable[[str], object] = print) -> L
     )
 
 
-def _node_parameters(
-    config: LiveConfig, port: int, token: str
-) -> list[tuple[str, dict[str, str | int | float | bool]]]:
+def _node_parameters(config: LiveConfig, port: int, token: str) -> list[tuple[str, Parameters]]:
     """Names and parameters of the nodes; those that load longest first."""
     avatar = str(config.avatar.resolve())
-    source: dict[str, str | int | float | bool]
+    source: Parameters
     if config.video is not None:
         source = {"video": str(config.video.resolve())}
     else:
@@ -273,6 +286,26 @@ def _node_parameters(
     ]
 
 
+def _start(nodes: list[_NodeProcess], config: LiveConfig, port: int, token: str) -> None:
+    """Start the processes; those that could be are in ``nodes`` when one cannot."""
+    wanted = _node_parameters(config, port, token)
+    env = _node_environment(config)
+    if config.one_process:
+        names = [name for name, _ in wanted]
+        every = {f"{node}:{key}": value for node, given in wanted for key, value in given.items()}
+        nodes.append(_NodeProcess("composition", every, env, names))
+        return
+    for name, parameters in wanted:
+        own = _renderer_environment(env) if name == "avatar_renderer" else env
+        nodes.append(_NodeProcess(name, parameters, own))
+
+
+def _renderer_environment(env: dict[str, str]) -> dict[str, str]:
+    """A core is left to the estimator: where both want all of them, every tenth picture is late."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"OMP_NUM_THREADS": str(max(1, (cores or 1) - 1)), **env}
+
+
 def _node_environment(config: LiveConfig) -> dict[str, str]:
     env = {**os.environ, **image_transport_environment(), "PYTHONUNBUFFERED": "1"}
     # Camera images stay on this machine.
@@ -287,11 +320,12 @@ def _yaml_scalar(value: str | int | float | bool) -> str:
     return json.dumps(value)
 
 
-def _without_log_prefix(line: str) -> str:
-    """``[ERROR] [stamp] [node]: text`` -> ``text``."""
+def _said(line: str) -> tuple[str, str]:
+    """``[ERROR] [stamp] [node]: text`` -> (node, text); no node where the line is not a log's."""
     if line.startswith("[") and "]: " in line:
-        return line.split("]: ", 1)[1]
-    return line.removeprefix("error: ")
+        prefix, text = line.split("]: ", 1)
+        return prefix.rpartition("[")[2], text
+    return "", line.removeprefix("error: ")
 
 
 def _wait_for_first_frame(

@@ -17,10 +17,11 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from cag_avatar.errors import InputError
+from cag_avatar_node.local_images import LocalImages, LocalTopic
 from cag_avatar_node.node_health import Health, HealthPublisher
 from cag_avatar_node.node_parameters import NodeParameter, declare_parameters
 
-__all__ = ["ManagedNode", "run_managed_node"]
+__all__ = ["ManagedNode", "run_managed_node", "run_managed_nodes"]
 
 _AUTOSTART = NodeParameter(
     "autostart",
@@ -36,10 +37,23 @@ class ManagedNode(LifecycleNode):
     publishers, subscriptions, threads), :meth:`deactivate` (undo activate), :meth:`cleanup` (undo
     configure) and :meth:`health`. ``configure`` and ``activate`` raise on failure, which becomes a
     FAILURE of the transition and a log line, never an exception on the ROS thread.
+
+    Args:
+        name: of the node.
+        parameters: that it declares.
+        local_images: the same for nodes of one process that hand images to each other.
+        options: of rclpy's node.
     """
 
-    def __init__(self, name: str, parameters: Sequence[NodeParameter], **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        parameters: Sequence[NodeParameter],
+        local_images: LocalImages | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(name, **options)
+        self._local_images = local_images
         self._configured = False
         self._active = False
         self._exceptions = 0
@@ -72,6 +86,11 @@ class ManagedNode(LifecycleNode):
         value = self.get_parameter(name).value
         switch = self._switches.get(name)
         return value if switch is None else switch.read(value)
+
+    def local_topic(self, name: str) -> LocalTopic | None:
+        """A topic inside this process; None where the node is not composed with others."""
+        shared = self._local_images
+        return None if shared is None else shared.topic(self.resolve_topic_name(name))
 
     def seconds(self) -> float:
         """The node's clock, in seconds."""
@@ -159,10 +178,18 @@ def run_managed_node(
     make: Callable[[], ManagedNode],
     args: Sequence[str] | None = None,
 ) -> int:
-    """Run a node until it is told to stop.
+    """Run a node until it is told to stop; see :func:`run_managed_nodes`."""
+    return run_managed_nodes([make], args)
+
+
+def run_managed_nodes(
+    makers: Sequence[Callable[[], ManagedNode]],
+    args: Sequence[str] | None = None,
+) -> int:
+    """Run nodes of one process, each with an executor of its own, until they are told to stop.
 
     Args:
-        make: makes the node.
+        makers: make the nodes, which are started in this order.
         args: command line with ``--ros-args``; default: the process's.
 
     Returns:
@@ -170,25 +197,23 @@ def run_managed_node(
     """
     interrupt = _Interrupt()
     rclpy.init(args=None if args is None else list(args))
-    node: ManagedNode | None = None
-    executor: SingleThreadedExecutor | None = None
+    nodes: list[ManagedNode] = []
+    spinning: list[_Spinning] = []
     try:
         try:
-            node = make()
+            nodes.extend(make() for make in makers)
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        if node.value("autostart"):
-            success = TransitionCallbackReturn.SUCCESS
-            # Loading takes seconds: the user may have given up meanwhile, which is no failure.
-            if node.trigger_configure() != success:
+        for node in nodes:
+            if node.value("autostart") and not _started(node):
+                # Loading takes seconds: the user may have given up meanwhile, which is no failure.
                 return 2 if node.context.ok() else 0
-            if node.context.ok() and node.trigger_activate() != success:
-                return 2 if node.context.ok() else 0
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
         interrupt.raises = False
-        executor.spin()
+        spinning.extend(_Spinning(node) for node in nodes)
+        for others in spinning[1:]:
+            others.start(spinning[0].stop)
+        spinning[0].spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:
@@ -196,14 +221,73 @@ def run_managed_node(
         if rclpy.ok():
             raise
     finally:
-        if node is not None:
+        for one in spinning:
+            one.end()
+        for node in reversed(nodes):
             node.close()
             node.destroy_node()
-        if executor is not None:  # left to the garbage collector it may complain on its way out
-            executor.shutdown()
         rclpy.try_shutdown()
         interrupt.restore()
+    for one in spinning:
+        if one.error is not None:
+            raise one.error
     return 0
+
+
+def _started(node: ManagedNode) -> bool:
+    success = TransitionCallbackReturn.SUCCESS
+    return (
+        node.trigger_configure() == success
+        and node.context.ok()
+        and node.trigger_activate() == success
+    )
+
+
+class _Spinning:
+    """A node's executor, in this thread or in one of its own."""
+
+    def __init__(self, node: ManagedNode) -> None:
+        self.error: Exception | None = None
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(node)
+        self._name = node.get_name()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def spin(self) -> None:
+        """Until ROS shuts down or it is stopped."""
+        while rclpy.ok() and not self._stopped.is_set():
+            self._executor.spin_once()
+
+    def start(self, failed: Callable[[], None]) -> None:
+        """Spin in a thread; ``failed`` is called when an exception ends it."""
+        self._thread = threading.Thread(
+            target=self._guard, args=(failed,), name=self._name, daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Spin no more; from any thread."""
+        self._stopped.set()
+        self._executor.wake()
+
+    def end(self) -> None:
+        """Stop, and free the executor: the garbage collector may do it in a bad order."""
+        if not self._stopped.is_set():
+            self.stop()
+        if self._thread is not None:
+            self._thread.join(5.0)
+        self._executor.shutdown()
+
+    def _guard(self, failed: Callable[[], None]) -> None:
+        try:
+            self.spin()
+        except ExternalShutdownException:
+            pass
+        except Exception as error:
+            if rclpy.ok():
+                self.error = error
+                failed()
 
 
 class _Interrupt:

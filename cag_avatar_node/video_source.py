@@ -69,8 +69,9 @@ class VideoSource(ManagedNode):
     def activate(self) -> None:
         """Publish from a thread of its own."""
         self._sink = ImageSink(
-            self, TOPIC, IMAGE_QOS, self.value("encoding"), self.value("frame_id")
-        )
+            self, TOPIC, IMAGE_QOS, self.value("encoding"), self.value("frame_id"),
+            self.local_topic(TOPIC),
+        )  # fmt: skip
         self._stop.clear()
         self._ended = False
         target = self._play_file if isinstance(self._capture, FileCapture) else self._play_camera

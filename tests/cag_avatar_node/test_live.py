@@ -70,12 +70,15 @@ def running_nodes(domain_id: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("one_process", [False, True])
 def test_a_node_that_refuses_its_input_is_quoted_and_nothing_stays(
-    dummy: Path, numbered_video: Path, domain_id: int
+    dummy: Path, numbered_video: Path, domain_id: int, one_process: bool
 ) -> None:
     pytest.importorskip("rclpy", reason="rclpy is not installed: run make setup")
     pytest.importorskip("cag_avatar_msgs.msg", reason="messages not built: make ros2-ws")
-    config = LiveConfig(avatar=dummy, video=numbered_video, port=0, domain_id=domain_id)
+    config = LiveConfig(
+        avatar=dummy, video=numbered_video, port=0, domain_id=domain_id, one_process=one_process
+    )
     # Both nodes that take the avatar refuse it; either may be the first.
     words = r"(avatar_renderer|expression_estimator): cannot configure: .*dummy"
     with pytest.raises(InputError, match=words) as caught:
@@ -123,8 +126,9 @@ def test_nodes_that_ignore_signals_are_killed(monkeypatch: pytest.MonkeyPatch) -
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.parametrize("one_process", [False, True])
 def test_video_to_page(
-    tiny_avatar_path: Path, face_video_path: Path, tmp_path: Path, domain_id: int
+    tiny_avatar_path: Path, face_video_path: Path, tmp_path: Path, domain_id: int, one_process: bool
 ) -> None:
     pytest.importorskip("rclpy", reason="rclpy is not installed: run make setup")
     pytest.importorskip("cag_avatar_msgs.msg", reason="messages not built: make ros2-ws")
@@ -138,6 +142,7 @@ def test_video_to_page(
         duration_s=3.0,
         frame_path=frame_path,
         domain_id=domain_id,
+        one_process=one_process,
     )
     result = run_live(config, said.append)
     assert said == [f"live on {result.url}"]
