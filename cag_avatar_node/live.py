@@ -28,6 +28,7 @@ from types import FrameType
 from typing import Any, TypeAlias
 
 from cag_avatar.errors import InputError, MissingDependencyError
+from cag_avatar_node.core_share import renderer_environment
 from cag_avatar_node.display_access import PageAccess
 from cag_avatar_node.transport import image_transport_environment
 
@@ -296,14 +297,8 @@ def _start(nodes: list[_NodeProcess], config: LiveConfig, port: int, token: str)
         nodes.append(_NodeProcess("composition", every, env, names))
         return
     for name, parameters in wanted:
-        own = _renderer_environment(env) if name == "avatar_renderer" else env
-        nodes.append(_NodeProcess(name, parameters, own))
-
-
-def _renderer_environment(env: dict[str, str]) -> dict[str, str]:
-    """A core is left to the estimator: where both want all of them, every tenth picture is late."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"OMP_NUM_THREADS": str(max(1, (cores or 1) - 1)), **env}
+        own = renderer_environment() if name == "avatar_renderer" else {}
+        nodes.append(_NodeProcess(name, parameters, {**env, **own}))
 
 
 def _node_environment(config: LiveConfig) -> dict[str, str]:

@@ -5,6 +5,7 @@ ros2 launch cag_avatar demo_launch.py avatar:=me.cag video:=drive.mp4
 
 from __future__ import annotations
 
+from cag_avatar_node.core_share import renderer_environment
 from cag_avatar_node.launch_parts import declare, node, number, text, transport, when
 from launch import LaunchDescription
 
@@ -28,6 +29,7 @@ def generate_launch_description() -> LaunchDescription:
             node(
                 "avatar_renderer",
                 {"avatar": text("avatar"), "backend": text("backend"), "size": number("size")},
+                additional_env=renderer_environment(),
             ),
             node("expression_estimator", {"avatar": text("avatar")}),
             node("avatar_display", {"port": number("port")}, condition=when("start_display")),

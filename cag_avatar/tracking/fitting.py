@@ -35,7 +35,6 @@ __all__ = [
     "fit_shared",
     "initial_state",
     "landmark_residuals",
-    "track_frame",
 ]
 
 _CHUNK = 64
@@ -162,33 +161,6 @@ def fit_frames(
             translation=torch.cat([s.translation for s in solved]),
             code=torch.cat([s.code for s in solved]),
         )
-    return state
-
-
-def track_frame(
-    previous: FitState,
-    points: SurfacePoints,
-    landmarks: Tensor,
-    weights: Tensor,
-    prior: ClipPrior,
-    config: FitConfig,
-    *,
-    iterations: int = 2,
-) -> FitState:
-    """Solve the next frame of a live stream, starting from and held near the one before.
-
-    Args:
-        previous: state of one frame.
-        points: surface points of the landmarks.
-        landmarks: [1, 478, 2] pixels.
-        weights: inverse variances [478].
-        prior: of the code, mean [1, E].
-        config: weights.
-        iterations: Gauss-Newton steps.
-    """
-    state = previous
-    for _ in range(iterations):
-        state = _frame_step(state, points, landmarks, weights, prior, config, None, previous)
     return state
 
 

@@ -142,7 +142,7 @@ class LiveFit:
         prior: ArrayPrior,
         iterations: int,
     ) -> tuple[LiveState, float]:
-        """Solve the next frame, as fitting's track_frame().
+        """Solve the next frame, as fitting's step with the frame before as its neighbours.
 
         Args:
             previous: the state from which the fit starts and near which it is held.

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cag_avatar_node.core_share import renderer_environment
 from cag_avatar_node.launch_parts import ARGUMENTS
 from tests.cag_avatar_node.launch_fakes import PACKAGE, Launch, load
 
@@ -126,6 +127,8 @@ def test_demo() -> None:
     assert set(found.started()) == set(NODES)
     assert found.parameters("video_source")["video"] == "drive.mp4"
     assert found.parameters("avatar_display")["port"] == 9000
+    (renderer,) = [node for node in found.nodes if node.options["executable"] == "avatar_renderer"]
+    assert renderer.options["additional_env"] == renderer_environment()
     less = launch("demo", avatar="a.cag", start_source="false", start_display="false")
     assert set(less.started()) == {"avatar_renderer", "expression_estimator"}
 
