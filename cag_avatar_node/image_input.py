@@ -110,8 +110,9 @@ class ImageInput:
         if self.current and choice != self.current:
             self._node.get_logger().info(f"images: {choice} from now on")
         self._unsubscribe()
-        compressed = choice == "compressed"
-        kind, topic = (CompressedImage, COMPRESSED_TOPIC) if compressed else (Image, RAW_TOPIC)
+        kind, topic = (
+            (CompressedImage, COMPRESSED_TOPIC) if choice == "compressed" else (Image, RAW_TOPIC)
+        )
         self.current = choice
         self._watch = InputWatch(self._node, topic, IMAGE_QOS, self._timeout)
         if choice == "local" and self._local is not None:

@@ -141,7 +141,7 @@ class ExpressionEstimator:
         self._seen = 0
         self._size: tuple[int, int] | None = None
         self._state: LiveState | None = None
-        self._fit = LiveFit(self._points, self._config.fit)
+        self._mean_fit = self._fit = LiveFit(self._points, self._config.fit)
         self._operator: OperatorShape | None = None
         self._pending: OperatorSolver | None = None
 
@@ -210,7 +210,7 @@ class ExpressionEstimator:
     def _forget(self) -> None:
         """Forget who the operator is and how they look."""
         self._state, self._operator, self._own = None, None, None
-        self._fit = LiveFit(self._points, self._config.fit)
+        self._fit = self._mean_fit
         self._kept, self._seen = [], 0
         self._scores.clear()
         if self._pending is not None:  # solved from pictures of before

@@ -61,9 +61,16 @@ class LivePoints:
                 points = cls(**{name: handle.get_tensor(name) for name in names})
         except (OSError, SafetensorError):
             return None
-        shapes = {array.shape for array in vars(points).values()}
+        return points if points._is_sound() else None
+
+    def _is_sound(self) -> bool:
+        """Whether shapes and values are such as C may be given."""
         n = NUM_LANDMARKS
-        return points if shapes == {(n, 3), (len(ARKIT_NAMES), n, 3), (n,)} else None
+        shapes = {"mean": (n, 3), "expression": (len(ARKIT_NAMES), n, 3), "eye": (n,)}
+        shapes["spread"] = (n,)
+        fits = all(getattr(self, name).shape == shape for name, shape in shapes.items())
+        finite = all(np.isfinite(array).all() for array in vars(self).values())
+        return fits and finite and bool(np.isin(self.eye, (-1, 0, 1)).all())
 
 
 def load_live_points(head_model: str) -> LivePoints:

@@ -75,10 +75,11 @@ class OperatorSolver:
                 stderr=subprocess.PIPE,
                 env={**os.environ, **one_thread},
             )
-        try:
-            given, said = process.communicate(self._frames.to_bytes(), timeout=_PATIENCE)
-        finally:
-            process.kill()
+        with process:  # waits for its end
+            try:
+                given, said = process.communicate(self._frames.to_bytes(), timeout=_PATIENCE)
+            finally:
+                process.kill()
         if process.returncode:
             lines = said.decode(errors="replace").strip().splitlines()
             raise RuntimeError(lines[-1] if lines else f"exit code {process.returncode}")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +59,24 @@ def test_a_damaged_file_is_made_again(cache: Path, damage: str) -> None:
     kept.write_bytes({"cut": whole[:-100], "empty": b"", "other": b"x" * len(whole)}[damage])
     assert same(load_live_points("anny"), made)
     assert kept.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("eye", lambda a: a + 7),  # C takes it for an index
+        ("mean", lambda a: a * np.nan),
+        ("mean", lambda a: a[:, 0]),
+        ("spread", lambda a: a[:-1]),
+    ],
+)
+def test_values_that_cannot_be_are_made_again(
+    cache: Path, name: str, change: Callable[..., Any]
+) -> None:
+    made = load_live_points("anny")
+    (kept,) = cache.iterdir()
+    replace(made, **{name: np.ascontiguousarray(change(getattr(made, name)))}).save(kept)
+    assert same(load_live_points("anny"), made)
 
 
 def test_a_folder_that_cannot_be_written_is_told(
