@@ -88,7 +88,7 @@ setup(
     extras_require={
         "tracking": ["mediapipe>=1.0", "onnxruntime"],
         "training": ["mediapipe>=1.0", "pymatting", "av>=14", "onnx", "onnxruntime"],
-        "node": ["aiohttp", "mediapipe>=1.0", "onnxruntime", "PyYAML"],
+        "node": ["aiohttp", "mediapipe>=1.0", "onnxruntime", "psutil", "PyYAML"],
         "bags": ["rosbags>=0.11", "av>=14"],
         "cpu": ["numba"],
         "export": ["av>=14", "onnx", "onnxscript"],

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "synthesize, preprocess, train, report and show it live"),
     "create": ("create", "make an avatar from a video (preprocess + train)"),
     "live": ("live", "drive an avatar by a video or a camera through ROS 2, on a page"),
+    "live-benchmark": ("live_benchmark", "measure the live path: rate, latency, memory, restarts"),
     "render": ("render", "drive an avatar by a dataset or a video, and write a video"),
     "bag": ("bag", "record expression codes to a rosbag2 bag, or render a bag to a video"),
     "doctor": ("doctor", "say what keeps this machine from running the nodes, and the fix"),

@@ -53,6 +53,7 @@ class AvatarOutputs:
         )
         self._state: Publisher[String] = self._publisher(String, STATE_TOPIC, LATCHED_QOS)
         self._state_name = ""
+        self._state_readers = 0
 
     @property
     def viewers(self) -> int:
@@ -71,10 +72,16 @@ class AvatarOutputs:
         return self.audience > 0 or any(p.get_subscription_count() > 0 for p in others)
 
     def publish_state(self, name: str) -> None:
-        """Publish the state, if it changed."""
-        if name != self._state_name:
+        """Publish the state, if it changed or somebody new listens.
+
+        Who listens late gets it from the middleware too, but after a restart Fast DDS may take 3 s
+        (the pause between a writer's heartbeats) to notice that it has not arrived.
+        """
+        readers = int(self._state.get_subscription_count())
+        if name != self._state_name or readers > self._state_readers:
             self._state_name = name
             self._state.publish(String(data=name))
+        self._state_readers = readers
 
     def publish_camera(self, camera: PinholeCamera, stamp: Time) -> None:
         """Publish the intrinsics, if anybody listens."""

@@ -153,13 +153,16 @@ def when(name: str, value: str = "true") -> Any:
     return IfCondition(EqualsSubstitution(LaunchConfiguration(name), value))
 
 
-def transport() -> list[Any]:
-    """Environment variables that let whole images pass between processes of one machine."""
+def transport(one_host: bool = False) -> list[Any]:
+    """Environment variables that let whole images pass between processes of one machine.
+
+    Args:
+        one_host: whether all nodes are on this machine.
+    """
     from launch.actions import SetEnvironmentVariable
 
-    return [
-        SetEnvironmentVariable(name, value) for name, value in image_transport_environment().items()
-    ]
+    variables = image_transport_environment(one_host)
+    return [SetEnvironmentVariable(name, value) for name, value in variables.items()]
 
 
 def node(executable: str, parameters: dict[str, Any], **options: Any) -> Any:

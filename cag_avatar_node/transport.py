@@ -22,16 +22,25 @@ _CHOSEN_ALREADY = (
 )
 
 
-def profile_path() -> str:
-    """Path of the Fast DDS profile that comes with this package."""
-    return str(resources.files("cag_avatar_node").joinpath("fastdds_shared_memory.xml"))
+def profile_path(one_host: bool = False) -> str:
+    """Path of the Fast DDS profile that comes with this package.
+
+    Args:
+        one_host: that for nodes which are all on one host: they find each other sooner.
+    """
+    name = "fastdds_one_host.xml" if one_host else "fastdds_profile.xml"
+    return str(resources.files("cag_avatar_node").joinpath(name))
 
 
-def image_transport_environment() -> dict[str, str]:
+def image_transport_environment(one_host: bool = False) -> dict[str, str]:
     """Environment variables to add for a node that sends or receives images.
 
-    Empty when the user has chosen a transport, and, with a warning, when there is too little shared
-    memory. Other DDS implementations ignore the variable.
+    Args:
+        one_host: whether all nodes are on this host.
+
+    Returns:
+        Nothing when the user has chosen a transport, and, with a warning, when there is too little
+        shared memory. Other DDS implementations ignore the variable.
     """
     if any(os.environ.get(variable) for variable in _CHOSEN_ALREADY):
         return {}
@@ -46,4 +55,4 @@ def image_transport_environment() -> dict[str, str]:
                 SHARED_MEMORY_NEEDED >> 20,
             )
             return {}
-    return {PROFILE_VARIABLE: profile_path()}
+    return {PROFILE_VARIABLE: profile_path(one_host)}

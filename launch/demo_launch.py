@@ -25,7 +25,7 @@ def generate_launch_description() -> LaunchDescription:
                 "start_display",
                 params_file="demo.yaml",
             ),
-            *transport(),
+            *transport(one_host=True),
             node(
                 "avatar_renderer",
                 {"avatar": text("avatar"), "backend": text("backend"), "size": number("size")},

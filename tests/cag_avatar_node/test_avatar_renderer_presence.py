@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -71,7 +72,7 @@ class Bench:
 
     @property
     def names(self) -> list[str]:
-        return [message.data for message in list(self.states)]
+        return [name for name, _ in groupby(message.data for message in list(self.states))]
 
     def signal(self, kind: Any, topic: str) -> Any:
         return self.world.publisher(kind, topic, SIGNAL_QOS)
@@ -130,6 +131,13 @@ def test_states_from_hidden_to_hidden(start: Callable[..., Bench]) -> None:
     latched: list[String] = bench.world.listen(String, "/avatar_renderer/state", LATCHED_QOS)
     bench.wait_until(lambda: latched, "the state for a newcomer")
     assert latched[0].data == "hidden:absent"
+    # Also where the middleware keeps nothing for those who come late.
+    volatile: list[String] = bench.world.listen(String, "/avatar_renderer/state", SIGNAL_QOS)
+    bench.wait_until(lambda: volatile, "the state for a newcomer without latching")
+    assert volatile[0].data == "hidden:absent"
+    count = len(latched)
+    time.sleep(0.5)
+    assert len(latched) == count, "the state is published again and again"
 
 
 def test_a_resting_face_blinks_at_a_low_rate(start: Callable[..., Bench]) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from cag_avatar_node.core_share import renderer_environment
 from cag_avatar_node.launch_parts import ARGUMENTS
+from cag_avatar_node.transport import PROFILE_VARIABLE, profile_path
 from tests.cag_avatar_node.launch_fakes import PACKAGE, Launch, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,6 +132,16 @@ def test_demo() -> None:
     assert renderer.options["additional_env"] == renderer_environment()
     less = launch("demo", avatar="a.cag", start_source="false", start_display="false")
     assert set(less.started()) == {"avatar_renderer", "expression_estimator"}
+
+
+def test_nodes_announce_themselves_more_often_only_where_all_are_on_one_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(PROFILE_VARIABLE)
+    for name in ("demo", "operator", "robot", "vehicle"):
+        given = {} if name == "operator" else {"avatar": "me.cag"}
+        environment = launch(name, **given).environment
+        assert environment == {PROFILE_VARIABLE: profile_path(one_host=name == "demo")}
 
 
 def test_operator_with_each_camera() -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import pytest
 
 from cag_avatar.errors import InputError
-from cag_avatar_node.live import LiveConfig, NodeDiedError, _NodeProcess, _stop_all, run_live
+from cag_avatar_node.live import LiveConfig, run_live
 
 
 @pytest.fixture
@@ -85,45 +83,6 @@ def test_a_node_that_refuses_its_input_is_quoted_and_nothing_stays(
         run_live(config)
     assert "\n" not in str(caught.value)
     assert running_nodes(domain_id) == []
-
-
-def test_a_dead_node_is_named_with_its_last_lines(
-    numbered_video: Path, node_environment: dict[str, str], wait_until: Callable[..., None]
-) -> None:
-    pytest.importorskip("rclpy", reason="rclpy is not installed: run make setup")
-    node = _NodeProcess(
-        "video_source",
-        {"video": str(numbered_video), "loop": False, "wait_for_subscriber": False},
-        node_environment,
-    )
-    try:
-        wait_until(lambda: any("end of" in line for line in node.lines), "the node", timeout=60)
-        node.check()
-        node.process.kill()
-        node.process.wait()
-        with pytest.raises(NodeDiedError, match=r"(?s)video_source ended with signal 9.*end of"):
-            node.check()
-    finally:
-        _stop_all([node])
-
-
-def test_nodes_that_ignore_signals_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cag_avatar_node.live.PATIENCE", 0.3)
-    node = _NodeProcess.__new__(_NodeProcess)
-    node.name = "stubborn"
-    code = (
-        "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; "
-        "print(1, flush=True); time.sleep(60)"
-    )
-    node.process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert node.process.stdout is not None
-    node.process.stdout.readline()
-    start = time.monotonic()
-    _stop_all([node])
-    assert node.process.poll() == -9
-    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("one_process", [False, True])

@@ -16,6 +16,7 @@ CHOICES = (
     "FASTRTPS_DEFAULT_PROFILES_FILE",
     "FASTDDS_BUILTIN_TRANSPORTS",
 )
+SPACE = "{http://www.eprosima.com}"
 
 
 @pytest.fixture(autouse=True)
@@ -24,14 +25,26 @@ def _nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_profile_exists_and_holds_a_whole_image() -> None:
-    environment = transport.image_transport_environment()
-    path = Path(environment["FASTDDS_DEFAULT_PROFILES_FILE"])
-    root = ElementTree.parse(path).getroot()
-    space = "{http://www.eprosima.com}"
-    sizes = [int(element.text or 0) for element in root.iter(space + "maxMessageSize")]
-    segments = [int(element.text or 0) for element in root.iter(space + "segment_size")]
+@pytest.mark.parametrize("one_host", [False, True])
+def test_profile_exists_and_holds_a_whole_image(one_host: bool) -> None:
+    environment = transport.image_transport_environment(one_host)
+    root = ElementTree.parse(environment["FASTDDS_DEFAULT_PROFILES_FILE"]).getroot()
+    sizes = [int(element.text or 0) for element in root.iter(SPACE + "maxMessageSize")]
+    segments = [int(element.text or 0) for element in root.iter(SPACE + "segment_size")]
     assert 1920 * 1080 * 3 < sizes[0] < segments[0]
+
+
+def test_one_host_announces_itself_more_often_and_is_the_same_otherwise() -> None:
+    both = [ElementTree.parse(transport.profile_path(one)).getroot() for one in (False, True)]
+    (rtps,) = both[1].iter(SPACE + "rtps")
+    (builtin,) = both[1].iter(SPACE + "builtin")
+    (period,) = builtin.iter(SPACE + "leaseAnnouncement")
+    assert [element.text for element in period] == ["1"]
+    rtps.remove(builtin)
+    plain, less = (
+        ["".join(element.itertext()).split() for element in root.iter()] for root in both
+    )
+    assert plain == less
 
 
 @pytest.mark.parametrize("name", CHOICES)
