@@ -43,15 +43,16 @@ int64_t cag_offsets_size(void) { return sizeof(Offsets); }
 
 static inline int up(int x, int step) { return (x + step - 1) / step * step; }
 
-/* C[m, n] += sum over k of A[m * across + k * along] B[k, n]; m counts in TALL, n in LANES. */
+/* C[m, n] = start[m * start_step + n] + sum over k of A[m * across + k * along] B[k, n], without
+ * what is below 0 if so wanted; m counts in TALL, n in LANES. */
 static inline __attribute__((always_inline)) void strip(
     int k_count, const float *a, int across, int along, const float *b, int b_step, float *c,
-    int c_step, int wide
+    int c_step, const float *start, int start_step, int rectify, int wide
 ) {
     vec sum[TALL][2];
 #pragma GCC unroll 8
     for (int m = 0; m < TALL; m++)
-        for (int v = 0; v < wide; v++) sum[m][v] = load(c + m * c_step + v * LANES);
+        for (int v = 0; v < wide; v++) sum[m][v] = load(start + m * start_step + v * LANES);
     for (int k = 0; k < k_count; k++) {
         vec row[2];
         for (int v = 0; v < wide; v++) row[v] = load(b + (size_t)k * b_step + v * LANES);
@@ -61,25 +62,45 @@ static inline __attribute__((always_inline)) void strip(
             for (int v = 0; v < wide; v++) sum[m][v] += factor * row[v];
         }
     }
+    if (rectify)
+#pragma GCC unroll 8
+        for (int m = 0; m < TALL; m++)
+            for (int v = 0; v < wide; v++) sum[m][v] = most(sum[m][v], splat(0));
 #pragma GCC unroll 8
     for (int m = 0; m < TALL; m++)
         for (int v = 0; v < wide; v++) store(c + m * c_step + v * LANES, sum[m][v]);
 }
 
-static void product(
+static void affine(
     int m_count, int n_count, int k_count, const float *a, int across, int along, const float *b,
-    int b_step, float *c, int c_step
+    int b_step, float *c, int c_step, const float *start, int start_step, int rectify
 ) {
     for (int n = 0; n < n_count;) {
         int wide = n + 2 * LANES <= n_count ? 2 : 1;
         for (int m = 0; m < m_count; m += TALL) {
-            const float *from = a + (size_t)m * across;
+            const float *from = a + (size_t)m * across, *first = start + m * start_step + n;
             float *to = c + (size_t)m * c_step + n;
-            if (wide == 2) strip(k_count, from, across, along, b + n, b_step, to, c_step, 2);
-            else strip(k_count, from, across, along, b + n, b_step, to, c_step, 1);
+            if (wide == 2)
+                strip(
+                    k_count, from, across, along, b + n, b_step, to, c_step, first, start_step,
+                    rectify, 2
+                );
+            else
+                strip(
+                    k_count, from, across, along, b + n, b_step, to, c_step, first, start_step,
+                    rectify, 1
+                );
         }
         n += wide * LANES;
     }
+}
+
+/* C[m, n] += sum over k of A[m * across + k * along] B[k, n]; m counts in TALL, n in LANES. */
+static void product(
+    int m_count, int n_count, int k_count, const float *a, int across, int along, const float *b,
+    int b_step, float *c, int c_step
+) {
+    affine(m_count, n_count, k_count, a, across, along, b, b_step, c, c_step, c, c_step, 0);
 }
 
 /* Sizes rounded up, and the weights input by input ([inputs, outputs], zeros beyond). The context
@@ -89,6 +110,7 @@ typedef struct {
     float *forward[MOST_LAYERS], *bias[MOST_LAYERS]; /* [inputs, outputs] */
     float *back[MOST_LAYERS]; /* [outputs, inputs], padded; of the first layer the context alone */
     float *values, *values_back; /* [heads, tokens, head_size], [heads, head_size, padded tokens] */
+    float *zeros;                /* [head_size] */
     size_t sums;                 /* floats of a share's sums of gradients */
     size_t at_weight[MOST_LAYERS], at_bias[MOST_LAYERS], at_values;
 } Packed;
@@ -128,8 +150,8 @@ static float *pack(const Offsets *o, Packed *p) {
     p->tokens = up(o->tokens, LANES > TALL ? LANES : TALL);
     size_t largest = (size_t)(p->inputs > p->width ? p->inputs : p->width) + 16;
     size_t own = 2 * largest * (p->width + 16) + p->width + 32;
-    size_t values = (size_t)o->heads * p->tokens * o->head_size + o->context;
-    size_t all = p->layers * own + 2 * values + 64;
+    size_t values = (size_t)o->heads * p->tokens * o->head_size + o->context + o->head_size;
+    size_t all = p->layers * own + 2 * values + 96;
     float *block = aligned_alloc(64, up(all * sizeof(float), 64)), *room = block;
     if (!block) return NULL;
     memset(block, 0, all * sizeof(float));
@@ -156,6 +178,7 @@ static float *pack(const Offsets *o, Packed *p) {
     }
     p->values = carve(&room, (size_t)o->heads * o->tokens * o->head_size + o->context);
     p->values_back = carve(&room, (size_t)o->heads * o->head_size * p->tokens);
+    p->zeros = carve(&room, o->head_size);
     p->at_values = p->sums;
     if (o->gate) {
         int T = o->tokens, S = o->head_size;
@@ -208,32 +231,36 @@ static inline size_t gaussian_of(const Offsets *o, int row) {
 /* Rows first .. first + count through the network; rows beyond count repeat what lay there. */
 static void forward_rows(const Offsets *o, const Packed *p, const Rows *r, int first, int count) {
     int T = o->tokens, S = o->head_size, tall = up(count, TALL);
+    /* Gates of Gaussians that follow each other are read where they lie. */
+    int in_place = !o->row && !o->grad && tall == count, gate_step = in_place ? T : p->tokens;
     for (int i = 0; i < count; i++) {
         size_t g = gaussian_of(o, first + i);
         float *in = r->in + (size_t)i * p->inputs;
         memcpy(in + p->context, o->encoded + g * o->encoding, o->encoding * sizeof(float));
         if (!o->gate) memcpy(in, o->values, o->context * sizeof(float));
-        else memset(in, 0, o->context * sizeof(float));
-        for (int h = 0; o->gate && h < o->heads; h++)
+        for (int h = 0; o->gate && !in_place && h < o->heads; h++)
             memcpy(
                 r->gate + ((size_t)h * BLOCK + i) * p->tokens,
                 o->gate + ((size_t)h * o->gaussians + g) * T, T * sizeof(float)
             );
     }
-    for (int h = 0; o->gate && h < o->heads; h++)
-        product(
-            tall, S, T, r->gate + (size_t)h * BLOCK * p->tokens, p->tokens, 1,
-            p->values + (size_t)h * T * S, S, r->in + h * S, p->inputs
+    for (int h = 0; o->gate && h < o->heads; h++) {
+        const float *gate = in_place ? o->gate + ((size_t)h * o->gaussians + first) * T
+                                     : r->gate + (size_t)h * BLOCK * p->tokens;
+        affine(
+            tall, S, T, gate, gate_step, 1, p->values + (size_t)h * T * S, S, r->in + h * S,
+            p->inputs, p->zeros, 0, 0
         );
+    }
     const float *in = r->in;
     for (int layer = 0; layer < p->layers; layer++) {
         int last = layer == p->layers - 1, outputs = outputs_of(p, layer),
             inputs = inputs_of(p, layer);
         float *out = last ? r->out : r->after[layer];
-        for (int i = 0; i < tall; i++)
-            memcpy(out + (size_t)i * outputs, p->bias[layer], outputs * sizeof(float));
-        product(tall, outputs, inputs, in, inputs, 1, p->forward[layer], outputs, out, outputs);
-        for (int i = 0; !last && i < tall * outputs; i++) out[i] = out[i] > 0 ? out[i] : 0;
+        affine(
+            tall, outputs, inputs, in, inputs, 1, p->forward[layer], outputs, out, outputs,
+            p->bias[layer], 0, !last
+        );
         in = out;
     }
     for (int i = 0; o->local && i < count; i++) {
