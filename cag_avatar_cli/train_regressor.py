@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cag_avatar_training.code_regressor import read_faces, train_regressor
 from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.progress import bar
+from cag_avatar_training.regressor.learning import train_regressor
+from cag_avatar_training.regressor.readings import read_faces
 
 from cag_avatar.avatar.code_distribution import CodeDistribution
 from cag_avatar.avatar.driver import CodeLayout, resting_code

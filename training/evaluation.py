@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from cag_avatar_training.code_regressor import code_errors, read_faces
 from cag_avatar_training.config import LossConfig, RefinementConfig
 from cag_avatar_training.dataset import Dataset, Split
 from cag_avatar_training.device import device_of
@@ -28,6 +27,7 @@ from cag_avatar_training.perceptual import (
 )
 from cag_avatar_training.refinement import corrected_motion, correction_size, refine_frames
 from cag_avatar_training.regions import REGION_TEXT, RegionMasks
+from cag_avatar_training.regressor.readings import code_errors, read_faces
 from cag_avatar_training.synthetic.truth import Truth
 from numpy.typing import NDArray
 from torch import Tensor

@@ -11,8 +11,8 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from cag_avatar_training.code_regressor import read_faces
 from cag_avatar_training.dataset import Dataset
+from cag_avatar_training.regressor.readings import read_faces
 from cag_avatar_training.video import VideoInfo, probe_video, read_frames
 from numpy.typing import NDArray
 

@@ -19,7 +19,6 @@ from cag_avatar_training.checkpoint import (
     save_checkpoint,
     training_fingerprint,
 )
-from cag_avatar_training.code_regressor import regressor_of_training
 from cag_avatar_training.config import TrainConfig
 from cag_avatar_training.dataset import Dataset, Frame
 from cag_avatar_training.device import device_of
@@ -41,6 +40,7 @@ from cag_avatar_training.refinement import (
     correction_size,
     refine_frames,
 )
+from cag_avatar_training.regressor.learning import regressor_of_training
 from torch import Tensor
 
 from cag_avatar.avatar.distillation import fit_offset_basis

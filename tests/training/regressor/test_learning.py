@@ -8,16 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from cag_avatar_training.code_regressor import (
-    Readings,
-    RegressorConfig,
-    code_errors,
-    made_up_codes,
-    read_faces,
-    regressor_of_training,
-    train_regressor,
-)
 from cag_avatar_training.dataset import Dataset
+from cag_avatar_training.regressor.config import RegressorConfig
+from cag_avatar_training.regressor.learning import regressor_of_training, train_regressor
+from cag_avatar_training.regressor.readings import Readings, code_errors, read_faces
 from numpy.typing import NDArray
 
 from cag_avatar.errors import InputError
@@ -155,19 +149,6 @@ def test_its_own_person_is_told_from_another(
     assert regressor.distance(wide) > 2 * regressor.distance(readings.landmarks[120:])
     assert not regressor.is_own(wide)
     assert regressor.distance(readings.landmarks[:3]) == np.inf
-
-
-def test_made_up_codes_are_faces() -> None:
-    codes = made_up_codes(np.zeros((4, 52), np.float32), 300, np.random.default_rng(0))
-    assert codes.min() >= 0
-    assert codes.max() <= 1
-    both = codes[:, [ARKIT_INDEX["eyeLookUpLeft"], ARKIT_INDEX["eyeLookDownLeft"]]]
-    assert (both.min(1) == 0).all()
-    assert ((codes > 0).sum(1) >= 1).all()
-    used = (codes > 0).any(0)
-    assert used.sum() == 51  # all but the tongue
-    out, inward = ARKIT_INDEX["eyeLookOutLeft"], ARKIT_INDEX["eyeLookInRight"]
-    np.testing.assert_allclose(codes[:, out], codes[:, inward])  # the eyes turn together
 
 
 def test_a_dataset_without_scores_trains_without_it(
