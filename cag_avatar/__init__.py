@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
-# numba and torch each bring their own OpenMP threads. By default a pool that has finished spins on
-# its cores for a while, just when the other one needs them. Takes effect before torch is loaded.
+# numba, torch and the compiled code each bring their own OpenMP threads. By default a pool that has
+# finished spins on its cores for milliseconds, just when another one needs them; without any
+# spinning each of the many short stages of a training iteration waits to be woken. So: some ten
+# microseconds (GNU's OpenMP; others not at all). Takes effect before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 __version__ = "0.1.0"
 
