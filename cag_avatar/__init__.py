@@ -6,8 +6,8 @@ import os
 
 # numba, torch and the compiled code each bring their own OpenMP threads. By default a pool that has
 # finished spins on its cores for milliseconds, just when another one needs them; without any
-# spinning each of the many short stages of a training iteration waits to be woken. So: some ten
-# microseconds (GNU's OpenMP; others not at all). Takes effect before torch is loaded.
+# spinning each of the many short stages of a training iteration waits to be woken. So: a
+# moment of spinning (GNU's OpenMP; others none). Takes effect before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
