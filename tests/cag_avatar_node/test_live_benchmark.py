@@ -68,7 +68,8 @@ def test_every_node_is_measured_killed_and_back(
     )
     assert json.loads(json.dumps(figures)) == figures
     assert figures["start_s"] > 0.5
-    assert 0 < figures["worst"]["fps"] <= figures["fps"] <= 16
+    # Of 15 a second; over so short a window the page's rate is rough.
+    assert 5 < figures["worst"]["fps"] <= figures["fps"] <= 20
     assert 0 < figures["latency_ms_p50"] <= figures["latency_ms_p95"]
     assert figures["latency_ms_p95"] <= figures["worst"]["latency_ms_p95"]
     for name in NODES:
