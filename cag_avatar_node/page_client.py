@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+
+from cag_avatar.files import replacing
 
 __all__ = ["PageClient"]
 
@@ -53,10 +54,8 @@ class PageClient:
         encoded, png = cv2.imencode(".png", pixels)
         if not encoded:
             raise RuntimeError("OpenCV could not encode the last frame as PNG")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes(png.tobytes())
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(png.tobytes())
 
     def _get(self, name: str) -> bytes:
         # A proxy from the environment must not stand between two processes of one machine.
