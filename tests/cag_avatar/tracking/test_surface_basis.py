@@ -49,17 +49,24 @@ def test_offsets_are_small_on_skin_and_large_on_the_scalp(
     assert median["shoulders"] > median["scalp"]
 
 
-def test_offsets_are_smooth_and_keep_eyes_and_teeth_whole(
-    head: HeadModel, shape_space: ShapeSpace, shape: torch.Tensor
-) -> None:
-    _, offsets = shape_space.split(shape)
+def test_offsets_are_smooth(head: HeadModel, shape_space: ShapeSpace) -> None:
+    """Root mean squares over unit-variance coefficients: a drawn shape would hang on the signs of
+    the modes, which another machine's eigensolver chooses otherwise."""
+    modes = shape_space.offset_modes
     a, b = head.faces[:, 0], head.faces[:, 1]
-    jump = (offsets[a] - offsets[b]).norm(dim=-1)
+    jump = (modes[a] - modes[b]).square().sum(1).sqrt()
+    size = modes[a].square().sum(1).sqrt()
     for name in ("face_skin", "scalp"):
         own = (head.vertex_region[a] == REGIONS.index(name)) & (
             head.vertex_region[b] == REGIONS.index(name)
         )
-        assert jump[own].median() < 0.5 * offsets[a][own].norm(dim=-1).median()
+        assert jump[own].median() < 0.5 * size[own].median()
+
+
+def test_offsets_keep_eyes_and_teeth_whole(
+    head: HeadModel, shape_space: ShapeSpace, shape: torch.Tensor
+) -> None:
+    _, offsets = shape_space.split(shape)
     for name in ("eye_left", "eye_right", "teeth_upper", "teeth_lower"):
         moved = offsets[head.vertex_region == REGIONS.index(name)]
         torch.testing.assert_close(moved, moved[:1].expand_as(moved), atol=1e-7, rtol=0)
