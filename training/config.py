@@ -84,12 +84,18 @@ class LearningRates:
 
 @dataclass(frozen=True)
 class RefinementConfig:
-    """Photometric refinement of poses and codes against the frozen avatar."""
+    """Photometric refinement of poses and codes against the frozen avatar.
+
+    The defaults are for training frames, which are refined several times; :meth:`converged` is for
+    frames that are refined once and measured.
+    """
 
     at: tuple[float, ...] = (0.35, 0.65)
     """Fractions of the iterations at which the training frames are refined; empty: never."""
-    steps: int = 5
+    steps: int = 6
     """Adam steps a frame."""
+    final_rate: float = 0.3
+    """Share of the rates that is left at the last step; they fall exponentially."""
     size: int = 256
     """Image height, pixels."""
     rotation_rate: float = 2e-3
@@ -115,8 +121,15 @@ class RefinementConfig:
             _check("refinement.at", fraction, 0, 1)
         _check("refinement.steps", self.steps, 0, 1000)
         _check("refinement.size", self.size, 32, 4096)
+        _check("refinement.final_rate", self.final_rate, 1e-3, 1)
         for name in ("rotation_sigma", "translation_sigma", "code_sigma"):
             _check(f"refinement.{name}", getattr(self, name), 1e-6, 10)
+
+    @classmethod
+    def converged(cls) -> RefinementConfig:
+        """Settings for held-out frames. Three times as many steps gain another 0.3 dB where the face
+        is one that training never showed, at the price of codes far from the tracked ones."""
+        return cls(steps=30, final_rate=0.05)
 
 
 @dataclass(frozen=True)
@@ -155,7 +168,7 @@ class TrainConfig:
     """Seed of the weights and of the order of the frames."""
     split: Split = "last"
     """Which frames are held out."""
-    sizes: tuple[tuple[float, int], ...] = ((0.0, 256), (0.8, 512))
+    sizes: tuple[tuple[float, int], ...] = ((0.0, 256), (0.4, 512))
     """Progressive resolution: (fraction of the iterations, image height in pixels)."""
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """RGB behind the person, 0 to 1."""

@@ -26,8 +26,8 @@ Profile = Literal["quick", "standard", "paper"]
 def _quick() -> TrainConfig:
     return TrainConfig(
         iterations=1100,
-        sizes=((0.0, 256), (0.9, 512)),
-        refinement=RefinementConfig(at=(0.5,), steps=3),
+        sizes=((0.0, 256), (0.4, 512)),
+        refinement=RefinementConfig(at=(0.4,)),
     )
 
 

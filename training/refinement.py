@@ -150,7 +150,7 @@ def _refine(
     unit = (start / rate).clone().requires_grad_(True)
     optimizer = torch.optim.Adam([unit], lr=1.0, betas=(0.8, 0.95))
     for step in range(config.steps):
-        optimizer.param_groups[0]["lr"] = 1.0 - 0.7 * step / max(config.steps - 1, 1)
+        optimizer.param_groups[0]["lr"] = config.final_rate ** (step / max(config.steps - 1, 1))
         correction = unit * rate
         raw = avatar.raw_offsets(*apply_correction(correction.detach(), values, pivot))
         gaussians = avatar.avatar.gaussians(*apply_correction(correction, values, pivot), raw=raw)
@@ -163,6 +163,7 @@ def _refine(
             view,
             frame.camera,
             background,
+            frame.blur_variance,
         ).image
         total = photometric_loss(image, target, mouth, loss.mouth_weight, loss.huber_delta)
         total = total + config.prior_weight * (correction / sigma).square().mean()

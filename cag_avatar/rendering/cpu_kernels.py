@@ -25,7 +25,6 @@ from numba import njit, prange
 
 from cag_avatar.rendering.rasterizer import (
     ALPHA_THRESHOLD,
-    BLUR_VARIANCE,
     FAR_PLANE,
     MAX_ALPHA,
     MIN_TRANSMITTANCE,
@@ -142,7 +141,7 @@ def _project_range(
     keys: np.ndarray,
 ) -> None:
     """Project Gaussians start..stop; keys[i] = -1 marks those that cannot be seen."""
-    fx, fy, cx, cy, x_min, x_max, y_min, y_max = lens
+    fx, fy, cx, cy, x_min, x_max, y_min, y_max, blur = lens
     rotation = np.empty((3, 3))
     for i in range(start, stop):
         keys[i] = -1
@@ -177,10 +176,10 @@ def _project_range(
         n12 = s2 * (t10 * rotation[0, 2] + t11 * rotation[1, 2] + t12 * rotation[2, 2])
         sxx, syy = n00 * n00 + n01 * n01 + n02 * n02, n10 * n10 + n11 * n11 + n12 * n12
         xy = n00 * n10 + n01 * n11 + n02 * n12
-        xx, yy = sxx + BLUR_VARIANCE, syy + BLUR_VARIANCE
+        xx, yy = sxx + blur, syy + blur
         # See projection.py for this form of the determinant.
         m0, m1, m2 = n01 * n12 - n02 * n11, n02 * n10 - n00 * n12, n00 * n11 - n01 * n10
-        determinant = m0 * m0 + m1 * m1 + m2 * m2 + BLUR_VARIANCE * (sxx + syy + BLUR_VARIANCE)
+        determinant = m0 * m0 + m1 * m1 + m2 * m2 + blur * (sxx + syy + blur)
         if not math.isfinite(determinant):
             continue
         mean_x, mean_y = fx * x / z + cx, fy * y / z + cy
@@ -233,7 +232,8 @@ def project_forward(
         threads: number of shares.
         means, quaternions, scales, opacities, colors: float32 [N, 3], [N, 4], [N, 3], [N], [N, 3].
         view: world to camera, float64 [4, 4].
-        lens: fx, fy, cx, cy and the four limits of ``frustum_limits``, float64 [8].
+        lens: fx, fy, cx, cy, the four limits of ``frustum_limits`` and the blur's variance (px^2),
+            float64 [9].
         width, height: image size.
         tile_width, tile_height: size of the tiles that boxes count, pixels.
         geometry: out, float64 [N, GEOMETRY_COLUMNS].
@@ -791,7 +791,7 @@ def _project_range_backward(
     grad_view: np.ndarray,
 ) -> None:
     """Gradients of Gaussians start..stop; grad_view [3, 4] is added to."""
-    fx, fy, _, _, x_min, x_max, y_min, y_max = lens
+    fx, fy, _, _, x_min, x_max, y_min, y_max, _ = lens
     rotation = np.empty((3, 3))
     sums = np.empty(PAIR_GRADIENTS)
     jw = np.empty((2, 3))  # J W

@@ -11,7 +11,6 @@ from torch import Tensor
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError, MissingDependencyError
 from cag_avatar.rendering.rasterizer import (
-    BLUR_VARIANCE,
     FAR_PLANE,
     NEAR_PLANE,
     Rasterizer,
@@ -86,6 +85,7 @@ class CudaRasterizer(Rasterizer):
         view_matrix: Tensor,
         camera: PinholeCamera,
         background: Tensor,
+        blur_variance: float,
     ) -> RenderOutput:
         from gsplat import rasterization
 
@@ -107,7 +107,7 @@ class CudaRasterizer(Rasterizer):
             camera.height,
             near_plane=NEAR_PLANE,
             far_plane=FAR_PLANE,
-            eps2d=BLUR_VARIANCE,
+            eps2d=blur_variance,
             packed=False,
             backgrounds=background[None],
             render_mode="RGB",

@@ -45,6 +45,7 @@ def project_gaussians(
     scales: Tensor,
     view_matrix: Tensor,
     camera: PinholeCamera,
+    blur_variance: float = BLUR_VARIANCE,
 ) -> ProjectedGaussians:
     """Project N Gaussians.
 
@@ -54,6 +55,7 @@ def project_gaussians(
         scales: standard deviations, metres, [N, 3].
         view_matrix: world to camera, [4, 4].
         camera: intrinsics and image size.
+        blur_variance: added to the variances of the projected covariances, px^2.
 
     Returns:
         The projections. Gaussians outside the near and far planes get the projection of a point at
@@ -79,12 +81,12 @@ def project_gaussians(
     row_x, row_y = factor.unbind(-2)
     sharp_xx, sharp_yy = (row_x * row_x).sum(-1), (row_y * row_y).sum(-1)
     xy = (row_x * row_y).sum(-1)
-    xx, yy = sharp_xx + BLUR_VARIANCE, sharp_yy + BLUR_VARIANCE
+    xx, yy = sharp_xx + blur_variance, sharp_yy + blur_variance
     # det(S + b I) = det S + b tr S + b^2; det S is the sum of squared minors of F (Cauchy-Binet).
     # All terms are positive: a needle loses no digits, unlike in xx yy - xy xy.
     minors = torch.linalg.cross(row_x, row_y)
     determinant = (
-        (minors * minors).sum(-1) + BLUR_VARIANCE * (sharp_xx + sharp_yy) + BLUR_VARIANCE**2
+        (minors * minors).sum(-1) + blur_variance * (sharp_xx + sharp_yy) + blur_variance**2
     )
     means2d = torch.stack([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy], -1)
     covariances2d = torch.stack([xx, xy, yy], -1)

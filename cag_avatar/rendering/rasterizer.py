@@ -5,8 +5,9 @@ with the constants of gsplat 1.5 in its "classic" mode):
 
 * A Gaussian is used if its camera depth z lies in [NEAR_PLANE, FAR_PLANE], all its parameters are
   finite and its opacity is at least ALPHA_THRESHOLD. Others are skipped and get zero gradients.
-* Its projection is the affine approximation at its mean (``projection.py``); BLUR_VARIANCE px^2 is
-  added to both variances of the 2D covariance S, without compensating the opacity.
+* Its projection is the affine approximation at its mean (``projection.py``); ``blur_variance``
+  (BLUR_VARIANCE unless asked otherwise) px^2 is added to both variances of the 2D covariance S,
+  without compensating the opacity.
 * At a pixel centre with offset d from the projected mean, alpha = min(MAX_ALPHA, opacity *
   exp(-d^T S^-1 d / 2)); below ALPHA_THRESHOLD it counts as 0.
 * Gaussians are blended front to back by z, ties in index order. The transmittance T starts at 1; a
@@ -20,6 +21,7 @@ below 1/255 at sqrt(2 ln 255) = 3.329 sigma, that equals evaluating every Gaussi
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -93,6 +95,7 @@ class Rasterizer(ABC):
         view_matrix: Tensor,
         camera: PinholeCamera,
         background: Tensor,
+        blur_variance: float = BLUR_VARIANCE,
     ) -> RenderOutput:
         """Render N Gaussians (the definition is at the top of this module).
 
@@ -105,12 +108,14 @@ class Rasterizer(ABC):
             view_matrix: world to camera (OpenCV axes), [4, 4]; last row ignored.
             camera: intrinsics and image size.
             background: RGB, [3].
+            blur_variance: added to the variances of the projected covariances, px^2; above 0.
 
         All tensors share one floating dtype and one device. Gaussians with a non-finite parameter
         are skipped. Gradients flow to every tensor argument.
 
         Raises:
-            ValueError: a shape or device is wrong; the message names the argument.
+            ValueError: a shape, device or ``blur_variance`` is wrong; the message names the
+                argument.
             TypeError: an argument is no tensor or its dtype is not supported by the backend.
         """
         tensors = {
@@ -123,9 +128,12 @@ class Rasterizer(ABC):
             "background": background,
         }
         self._check(tensors)
+        if not 0 < blur_variance < math.inf:
+            raise ValueError(f"blur_variance: {blur_variance}, must be above 0")
         return self._render(
-            means, quaternions, scales, opacities, colors, view_matrix, camera, background
-        )
+            means, quaternions, scales, opacities, colors, view_matrix, camera, background,
+            blur_variance,
+        )  # fmt: skip
 
     def _check(self, tensors: dict[str, Tensor]) -> None:
         """Raise on arguments that do not fit together; backends narrow dtype and device."""
@@ -168,6 +176,7 @@ class Rasterizer(ABC):
         view_matrix: Tensor,
         camera: PinholeCamera,
         background: Tensor,
+        blur_variance: float,
     ) -> RenderOutput:
         """Render checked arguments."""
 
