@@ -127,8 +127,8 @@ class RefinementConfig:
 
     @classmethod
     def converged(cls) -> RefinementConfig:
-        """Settings for held-out frames. Three times as many steps gain another 0.3 dB where the face
-        is one that training never showed, at the price of codes far from the tracked ones."""
+        """For held-out frames. Three times as many steps gain another 0.3 dB where the face is one
+        that training never showed, with codes still farther from the tracked ones."""
         return cls(steps=30, final_rate=0.05)
 
 

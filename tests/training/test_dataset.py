@@ -12,6 +12,7 @@ from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, spl
 from safetensors.numpy import load_file, save_file
 
 from cag_avatar.errors import InputError
+from cag_avatar.rendering.rasterizer import BLUR_VARIANCE
 from tests.conftest import TINY_FRAMES, TINY_SIZE
 
 
@@ -55,6 +56,9 @@ def test_smaller_frames_scale_the_camera(tiny_dataset):
     frame = tiny_dataset.frame(0, TINY_SIZE // 2)
     assert frame.target(torch.ones(3)).shape == (TINY_SIZE // 2, TINY_SIZE // 2, 3)
     assert frame.camera.fx == pytest.approx(tiny_dataset.info.camera.fx / 2)
+    # The same blur on the head: half the standard deviation in pixels.
+    assert tiny_dataset.frame(0).blur_variance == pytest.approx(BLUR_VARIANCE)
+    assert frame.blur_variance == pytest.approx(BLUR_VARIANCE / 4)
 
 
 def test_splits():

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from cag_avatar_training.config import LossConfig, RefinementConfig, TrainConfig
+from cag_avatar_training.dataset import Dataset
+from cag_avatar_training.metrics import psnr
 from cag_avatar_training.motion import Motion
 from cag_avatar_training.refinement import (
     apply_correction,
@@ -43,8 +48,6 @@ def test_correction_by_hand(tiny_dataset):
 @pytest.fixture(scope="module")
 def trained(tiny_dataset_path):
     """An avatar that has learned the tiny dataset, and the dataset."""
-    from cag_avatar_training.dataset import Dataset
-
     from tests.conftest import tiny_config
 
     dataset = Dataset.open(tiny_dataset_path)
@@ -81,6 +84,34 @@ def test_a_wrong_head_pose_is_put_right(trained):
     # Depth hardly shows in a picture this small; the other two axes do.
     assert (fixed.head_pose[2] - truth)[:2, 3].norm() < 0.4 * 0.008
     assert corrections[[0, 1, 3, 4]].abs().max() == 0
+
+
+def test_small_pictures_leave_what_is_right_at_full_size(trained, tiny_dataset_path, tmp_path):
+    """Frames that show exactly the avatar: refined at half their size, they stay right."""
+    avatar, dataset = trained
+    path = tmp_path / "seen.dataset"
+    shutil.copytree(tiny_dataset_path, path)
+    tracked = Motion.tracked(dataset.tracking)
+    prepared, rasterizer = PreparedAvatar(avatar, torch.float32), get_rasterizer("cpu")
+
+    def shown(motion: Motion, index: int) -> torch.Tensor:
+        g = prepared.gaussians(*motion.frame(index))
+        with torch.no_grad():
+            return rasterizer.render(
+                g.means, g.quaternions, g.scales, g.opacities, g.colors, torch.eye(4),
+                dataset.info.camera, torch.ones(3),
+            ).image.clamp(0, 1)  # fmt: skip
+
+    pictures = {index: shown(tracked, index) for index in (1, 3)}
+    for index, picture in pictures.items():
+        pixels = (picture * 255 + 0.5).to(torch.uint8).numpy()
+        cv2.imwrite(str(path / "images" / f"{index:05d}.png"), pixels[..., ::-1])
+        cv2.imwrite(str(path / "alpha" / f"{index:05d}.png"), np.full_like(pixels[..., 0], 255))
+    seen = avatar, Dataset.open(path)
+    corrections = run(seen, tracked, [1, 3], size=TINY_SIZE // 2, steps=12)
+    refined = corrected_motion(tracked, corrections, avatar.neck_pivot)
+    for index, picture in pictures.items():
+        assert psnr(shown(refined, index), picture) > 50
 
 
 def test_codes_stay_in_range(trained):

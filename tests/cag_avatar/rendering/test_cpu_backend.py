@@ -14,7 +14,7 @@ import torch
 from cag_avatar.errors import InputError
 from cag_avatar.rendering import cpu_backend
 from cag_avatar.rendering.benchmark import RenderScene, head_scene
-from cag_avatar.rendering.rasterizer import RenderOutput, get_rasterizer
+from cag_avatar.rendering.rasterizer import BLUR_VARIANCE, RenderOutput, get_rasterizer
 from tests.cag_avatar.rendering.scenes import SCENES, certain_pixels, random_scene
 
 IMAGE_TOLERANCE = 1e-4
@@ -23,9 +23,11 @@ IMAGE_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
 
 
-def backward(name: str, scene: RenderScene, certain: torch.Tensor) -> RenderOutput:
+def backward(
+    name: str, scene: RenderScene, certain: torch.Tensor, blur_variance: float = BLUR_VARIANCE
+) -> RenderOutput:
     """Render and go back from a random linear function of the certain pixels of image and alpha."""
-    output = get_rasterizer(name).render(**vars(scene))  # type: ignore[arg-type]
+    output = get_rasterizer(name).render(**vars(scene), blur_variance=blur_variance)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(99)
     weights = torch.randn(*certain.shape, 4, generator=generator) * certain[..., None]
     loss = (output.image * weights[..., :3]).sum() + (output.alpha * weights[..., 3]).sum()
@@ -33,13 +35,16 @@ def backward(name: str, scene: RenderScene, certain: torch.Tensor) -> RenderOutp
     return output
 
 
-@pytest.mark.parametrize("name", SCENES)
-def test_equals_dense_twin(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "blur_variance"), [*((name, BLUR_VARIANCE) for name in SCENES), ("random_0", 0.02)]
+)
+def test_equals_dense_twin(name: str, blur_variance: float) -> None:
     scene = SCENES[name]().converted(torch.float32, requires_grad=True)
     twin = scene.converted(torch.float64, requires_grad=True)
     certain = certain_pixels(scene)
     assert certain.float().mean() > 0.98
-    actual, expected = backward("cpu", scene, certain), backward("torch", twin, certain)
+    actual = backward("cpu", scene, certain, blur_variance)
+    expected = backward("torch", twin, certain, blur_variance)
     for field in ("image", "alpha"):
         difference = (getattr(actual, field) - getattr(expected, field)).abs()
         assert getattr(actual, field).dtype == torch.float32

@@ -13,7 +13,9 @@ from tests.cag_avatar.rendering.scenes import random_scene
 CAMERA = PinholeCamera(9, 7, 10.0, 10.0, 4.5, 3.5)
 
 
-def render(depths: list[float], opacities: list[float], sigma: float = 0.1) -> torch.Tensor:
+def render(
+    depths: list[float], opacities: list[float], sigma: float = 0.1, blur_variance: float = 0.3
+) -> torch.Tensor:
     """RGB [7, 9, 3] of balls on the optical axis: the first red, the second green, then blue."""
     n = len(depths)
     means = torch.zeros(n, 3, dtype=torch.float64)
@@ -33,14 +35,16 @@ def render(depths: list[float], opacities: list[float], sigma: float = 0.1) -> t
             torch.eye(4, dtype=torch.float64),
             CAMERA,
             torch.tensor([0.0, 0.0, 0.5], dtype=torch.float64),
+            blur_variance,
         )
         .image
     )
 
 
-def test_one_gaussian_by_hand() -> None:
-    image = render([1.0], [0.8])
-    variance = (10.0 * 0.1) ** 2 + 0.3
+@pytest.mark.parametrize("blur_variance", [0.3, 0.05])
+def test_one_gaussian_by_hand(blur_variance: float) -> None:
+    image = render([1.0], [0.8], blur_variance=blur_variance)
+    variance = (10.0 * 0.1) ** 2 + blur_variance
     for column in range(9):
         alpha = 0.8 * math.exp(-0.5 * (column - 4) ** 2 / variance)
         alpha = alpha if alpha >= 1 / 255 else 0.0
