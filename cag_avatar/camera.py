@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["PinholeCamera"]
+__all__ = ["BLUR_VARIANCE", "PinholeCamera"]
+
+#: Added to the variances of projected Gaussians at the size that they were trained for, px^2: none
+#: is thinner there than half a pixel. gsplat's default.
+BLUR_VARIANCE = 0.3
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class PinholeCamera:
     """Principal point, x, in pixels."""
     cy: float
     """Principal point, y, in pixels."""
+    blur_variance: float = BLUR_VARIANCE
+    """Added to the variances of projected Gaussians, px^2."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -46,6 +52,8 @@ class PinholeCamera:
             raise InputError(
                 f"camera: fx, fy, cx, cy = {values} must be finite, fx and fy positive"
             )
+        if not 0 < self.blur_variance < np.inf:
+            raise InputError(f"camera: blur_variance {self.blur_variance} must be positive")
 
     def matrix(self, dtype: torch.dtype | None = None) -> Tensor:
         """Intrinsic matrix K, [3, 3]; float32 unless another ``dtype`` is given."""
@@ -61,12 +69,20 @@ class PinholeCamera:
         return points[..., :2] / points[..., 2:3] * focal + centre
 
     def resized(self, width: int, height: int) -> PinholeCamera:
-        """The same view at another resolution."""
+        """The same view at another resolution.
+
+        The blur stays as large on the head: with one of as many pixels, Gaussians swell in a small
+        picture (lips close over the mouth) and shrink in a large one (Yu et al., Mip-Splatting,
+        2024), and what is fitted to the one is wrong in the other.
+        """
         sx, sy = width / self.width, height / self.height
-        return PinholeCamera(width, height, self.fx * sx, self.fy * sy, self.cx * sx, self.cy * sy)
+        return PinholeCamera(
+            width, height, self.fx * sx, self.fy * sy, self.cx * sx, self.cy * sy,
+            self.blur_variance * sx * sy,
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers for JSON."""
+        """Plain numbers for JSON; the blur is not among them."""
         return {k: getattr(self, k) for k in ("width", "height", "fx", "fy", "cx", "cy")}
 
     @classmethod

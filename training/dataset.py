@@ -48,7 +48,6 @@ from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
 from cag_avatar.files import replace_folder, replacing, replacing_folder
 from cag_avatar.head_models import ARKIT_NAMES
-from cag_avatar.rendering.rasterizer import BLUR_VARIANCE
 
 __all__ = [
     "FORMAT",
@@ -274,9 +273,7 @@ class Dataset:
                 self._cache[key] = arrays
                 self._cached_bytes += arrays.nbytes
         width = arrays.alpha.shape[1]
-        shown = camera if size is None else camera.resized(width, height)
-        blur_variance = BLUR_VARIANCE * (height / camera.height) ** 2
-        return Frame(arrays, shown, blur_variance, device)
+        return Frame(arrays, camera if size is None else camera.resized(width, height), device)
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """The picture of a frame as it is, RGB uint8 [H, W, 3]. Raises InputError if unreadable."""
@@ -321,19 +318,11 @@ class Frame:
     """Images of one frame at one resolution."""
 
     def __init__(
-        self,
-        arrays: _FrameArrays,
-        camera: PinholeCamera,
-        blur_variance: float,
-        device: torch.device | None = None,
+        self, arrays: _FrameArrays, camera: PinholeCamera, device: torch.device | None = None
     ) -> None:
         self._arrays = arrays
         self._device = device
         self.camera = camera
-        #: For Rasterizer.render(), px^2 of this resolution: as large on the head as the blur of the
-        #: full size. A constant one swells small Gaussians in a small picture (lips close over the
-        #: mouth), and poses and codes fitted to it are wrong at the full size.
-        self.blur_variance = blur_variance
 
     def _on_device(self, plane: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(plane).to(self._device)

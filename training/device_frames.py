@@ -22,7 +22,7 @@ class _KeptFrame(Frame):
     """A frame whose planes are copied to the device once, as bytes."""
 
     def __init__(self, frame: Frame) -> None:
-        super().__init__(frame._arrays, frame.camera, frame.blur_variance, frame._device)
+        super().__init__(frame._arrays, frame.camera, frame._device)
         self._planes: dict[int, Tensor] = {}
 
     def _on_device(self, plane: NDArray[np.uint8]) -> Tensor:

@@ -51,7 +51,7 @@ def render_frame(trainer: Trainer, index: int, size: int) -> tuple[Tensor, Tenso
         g = trainer.gaussians(index, trainer.raw_offsets(index))
         image = trainer.rasterizer.render(
             g.means, g.quaternions, g.scales, g.opacities, g.colors, trainer.view, frame.camera,
-            trainer.background, frame.blur_variance,
+            trainer.background,
         ).image  # fmt: skip
     return image, frame.target(trainer.background)
 

@@ -163,7 +163,6 @@ def _refine(
             view,
             frame.camera,
             background,
-            frame.blur_variance,
         ).image
         total = photometric_loss(image, target, mouth, loss.mouth_weight, loss.huber_delta)
         total = total + config.prior_weight * (correction / sigma).square().mean()

@@ -286,7 +286,7 @@ class Trainer:
         g = self.gaussians(index, raw)
         image = self.rasterizer.render(
             g.means, g.quaternions, g.scales, g.opacities, g.colors, self.view, frame.camera,
-            self.background, frame.blur_variance,
+            self.background,
         ).image  # fmt: skip
         loss = photometric_loss(
             image, target, frame.mouth, config.loss.mouth_weight, config.loss.huber_delta

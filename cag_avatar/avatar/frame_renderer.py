@@ -83,7 +83,7 @@ class _Frame(ctypes.Structure):
         ("limits", c_float * 4),
         ("head", c_float * 9),
         ("background", c_float * 3),
-        ("reserved", c_float),
+        ("blur", c_float),
         *((name, c_void_p) for name in ("code", "values", "joint", "image")),
         ("seconds", c_double * 6),
     )  # fmt: skip
@@ -227,7 +227,7 @@ class FrameRenderer:
         camera = self.camera
         frame = _Frame(
             width=camera.width, height=camera.height, channels=3, threads=threads,
-            fx=camera.fx, fy=camera.fy, cx=camera.cx, cy=camera.cy,
+            fx=camera.fx, fy=camera.fy, cx=camera.cx, cy=camera.cy, blur=camera.blur_variance,
         )  # fmt: skip
         frame.limits[:] = frustum_limits(camera)
         arrays = {

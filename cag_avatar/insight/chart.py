@@ -166,7 +166,10 @@ def frontal_picture(
     colors = gaussians.colors
     camera = avatar.record.camera
     scale = size / camera.height
-    square = PinholeCamera(size, size, camera.fx * scale, camera.fy * scale, size / 2, size / 2)
+    square = PinholeCamera(
+        size, size, camera.fx * scale, camera.fy * scale, size / 2, size / 2,
+        camera.blur_variance * scale**2,
+    )  # fmt: skip
     rendered = get_rasterizer(backend).render(
         gaussians.means,
         gaussians.quaternions,

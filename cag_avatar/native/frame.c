@@ -26,7 +26,6 @@ enum {
 };
 
 static const float LOG2_MAX_ALPHA = -1.4434168696687186e-3f; /* of 0.999 */
-static const float BLUR_VARIANCE = 0.3f;
 static const float NEAR_PLANE = 0.01f, FAR_PLANE = 100.0f;
 /* A colour that comes after this much was let through changes 8 bits by a quarter step at most. */
 static const float SHOWN_TRANSMITTANCE = 1e-3f;
@@ -108,7 +107,7 @@ typedef struct {
     float limits[4];     /* of x / z and y / z in the Jacobian */
     float head[9];       /* head pose's rotation, row by row */
     float background[3]; /* 0 .. 255, in the picture's order */
-    float reserved;      /* aligns what follows */
+    float blur;          /* added to the variances, px^2 */
     const float *code;   /* [E]; used where there are expression offsets */
     const float *values; /* [heads, tokens, head_size], or [context] that all share */
     const float *joint;  /* [J, 3, 4] canonical to camera */
@@ -439,7 +438,7 @@ static void gaussian_block(const Scene *s, const Work *w, const Frame *f, int bl
 
     const float *rw = s->rotation + from, *rx = rw + N, *ry = rx + N, *rz = ry + N;
     const float *opacity = s->log2_opacity + from;
-    float fx = f->fx, fy = f->fy, cx = f->cx, cy = f->cy;
+    float fx = f->fx, fy = f->fy, cx = f->cx, cy = f->cy, blur = f->blur;
     float low_x = f->limits[0], high_x = f->limits[1], low_y = f->limits[2], high_y = f->limits[3];
 #pragma omp simd
     for (int l = 0; l < BLOCK; l++) {
@@ -481,10 +480,9 @@ static void gaussian_block(const Scene *s, const Work *w, const Frame *f, int bl
         float n12 = s2 * (t10 * r02 + t11 * r12 + t12 * r22);
         float sxx = n00 * n00 + n01 * n01 + n02 * n02, syy = n10 * n10 + n11 * n11 + n12 * n12;
         float xy = n00 * n10 + n01 * n11 + n02 * n12;
-        float xx = sxx + BLUR_VARIANCE, yy = syy + BLUR_VARIANCE;
+        float xx = sxx + blur, yy = syy + blur;
         float d0 = n01 * n12 - n02 * n11, d1 = n02 * n10 - n00 * n12, d2 = n00 * n11 - n01 * n10;
-        float determinant =
-            d0 * d0 + d1 * d1 + d2 * d2 + BLUR_VARIANCE * (sxx + syy + BLUR_VARIANCE);
+        float determinant = d0 * d0 + d1 * d1 + d2 * d2 + blur * (sxx + syy + blur);
         float root = sqrtf(yy / determinant);
         float reach =
             opacity[l] + LOG2_255 + SUPPORT_MARGIN; /* log2 of how far it is above 1 / 255 */

@@ -69,14 +69,13 @@ class CpuRasterizer(Rasterizer):
         view_matrix: Tensor,
         camera: PinholeCamera,
         background: Tensor,
-        blur_variance: float,
     ) -> RenderOutput:
         tensors = (means, quaternions, scales, opacities, colors, view_matrix, background)
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            image, alpha = _Rasterize.apply(self._blending, camera, blur_variance, *tensors)
+            image, alpha = _Rasterize.apply(self._blending, camera, *tensors)
             return RenderOutput(image, alpha)
         image_array, alpha_array, _ = _forward(
-            self._blending, camera, blur_variance, *map(_array, tensors), keep=False
+            self._blending, camera, *map(_array, tensors), keep=False
         )
         return RenderOutput(torch.from_numpy(image_array), torch.from_numpy(alpha_array))
 
@@ -98,7 +97,6 @@ def _array(tensor: Tensor) -> np.ndarray:
 def _forward(
     kind: type[Blending] | None,
     camera: PinholeCamera,
-    blur_variance: float,
     means: np.ndarray,
     quaternions: np.ndarray,
     scales: np.ndarray,
@@ -115,7 +113,7 @@ def _forward(
     tile_columns, tile_rows = -(-width // kind.TILE_WIDTH), -(-height // kind.TILE_HEIGHT)
     view = view_matrix.astype(np.float64)
     intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy)
-    lens = np.array([*intrinsics, *frustum_limits(camera), blur_variance], np.float64)
+    lens = np.array([*intrinsics, *frustum_limits(camera), camera.blur_variance], np.float64)
     geometry = np.empty((n, kernels.GEOMETRY_COLUMNS))
     boxes = np.empty((n, 4), np.int32)
     keys = np.empty(n, np.int64)
@@ -189,15 +187,9 @@ class _Rasterize(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        kind: type[Blending] | None,
-        camera: PinholeCamera,
-        blur_variance: float,
-        *tensors: Tensor,
+        ctx: Any, kind: type[Blending] | None, camera: PinholeCamera, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        image, alpha, ctx.saved_forward = _forward(
-            kind, camera, blur_variance, *map(_array, tensors), keep=True
-        )
+        image, alpha, ctx.saved_forward = _forward(kind, camera, *map(_array, tensors), keep=True)
         ctx.save_for_backward(*tensors)
         return torch.from_numpy(image), torch.from_numpy(alpha)
 
@@ -211,9 +203,8 @@ class _Rasterize(torch.autograd.Function):
             ctx.saved_forward, means, quaternions, scales, opacities, colors, background,
             _array(grad_image), _array(grad_alpha),
         )  # fmt: skip
-        wanted = ctx.needs_input_grad[3:]
+        wanted = ctx.needs_input_grad[2:]
         return (
-            None,
             None,
             None,
             *(torch.from_numpy(g) if w else None for g, w in zip(gradients, wanted, strict=True)),

@@ -85,7 +85,6 @@ class CudaRasterizer(Rasterizer):
         view_matrix: Tensor,
         camera: PinholeCamera,
         background: Tensor,
-        blur_variance: float,
     ) -> RenderOutput:
         from gsplat import rasterization
 
@@ -107,7 +106,7 @@ class CudaRasterizer(Rasterizer):
             camera.height,
             near_plane=NEAR_PLANE,
             far_plane=FAR_PLANE,
-            eps2d=blur_variance,
+            eps2d=camera.blur_variance,
             packed=False,
             backgrounds=background[None],
             render_mode="RGB",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.gaussians.attributes import Gaussians
-from cag_avatar.rendering.rasterizer import BLUR_VARIANCE, FAR_PLANE, NEAR_PLANE, get_rasterizer
+from cag_avatar.rendering.rasterizer import FAR_PLANE, NEAR_PLANE, get_rasterizer
 from cag_avatar.rendering.tile_lists import TILE, TileTable
 
 __all__ = ["GsplatKernels", "Projection", "TileKernels"]
@@ -75,7 +75,7 @@ class GsplatKernels:
             self._intrinsics,
             self._camera.width,
             self._camera.height,
-            eps2d=BLUR_VARIANCE,
+            eps2d=self._camera.blur_variance,
             near_plane=NEAR_PLANE,
             far_plane=FAR_PLANE,
             packed=False,

@@ -14,7 +14,6 @@ from cag_avatar.camera import PinholeCamera
 from cag_avatar.geometry import quaternion_to_matrix
 from cag_avatar.rendering.frustum import frustum_limits
 from cag_avatar.rendering.rasterizer import (
-    BLUR_VARIANCE,
     FAR_PLANE,
     NEAR_PLANE,
     RADIUS_SIGMAS,
@@ -45,7 +44,6 @@ def project_gaussians(
     scales: Tensor,
     view_matrix: Tensor,
     camera: PinholeCamera,
-    blur_variance: float = BLUR_VARIANCE,
 ) -> ProjectedGaussians:
     """Project N Gaussians.
 
@@ -54,8 +52,7 @@ def project_gaussians(
         quaternions: wxyz, [N, 4], normalised here.
         scales: standard deviations, metres, [N, 3].
         view_matrix: world to camera, [4, 4].
-        camera: intrinsics and image size.
-        blur_variance: added to the variances of the projected covariances, px^2.
+        camera: intrinsics, image size and blur.
 
     Returns:
         The projections. Gaussians outside the near and far planes get the projection of a point at
@@ -81,13 +78,12 @@ def project_gaussians(
     row_x, row_y = factor.unbind(-2)
     sharp_xx, sharp_yy = (row_x * row_x).sum(-1), (row_y * row_y).sum(-1)
     xy = (row_x * row_y).sum(-1)
-    xx, yy = sharp_xx + blur_variance, sharp_yy + blur_variance
+    blur = camera.blur_variance
+    xx, yy = sharp_xx + blur, sharp_yy + blur
     # det(S + b I) = det S + b tr S + b^2; det S is the sum of squared minors of F (Cauchy-Binet).
     # All terms are positive: a needle loses no digits, unlike in xx yy - xy xy.
     minors = torch.linalg.cross(row_x, row_y)
-    determinant = (
-        (minors * minors).sum(-1) + blur_variance * (sharp_xx + sharp_yy) + blur_variance**2
-    )
+    determinant = (minors * minors).sum(-1) + blur * (sharp_xx + sharp_yy) + blur**2
     means2d = torch.stack([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy], -1)
     covariances2d = torch.stack([xx, xy, yy], -1)
 

@@ -5,9 +5,9 @@ with the constants of gsplat 1.5 in its "classic" mode):
 
 * A Gaussian is used if its camera depth z lies in [NEAR_PLANE, FAR_PLANE], all its parameters are
   finite and its opacity is at least ALPHA_THRESHOLD. Others are skipped and get zero gradients.
-* Its projection is the affine approximation at its mean (``projection.py``); ``blur_variance``
-  (BLUR_VARIANCE unless asked otherwise) px^2 is added to both variances of the 2D covariance S,
-  without compensating the opacity.
+* Its projection is the affine approximation at its mean (``projection.py``); the camera's
+  ``blur_variance`` is added to both variances of the 2D covariance S, without compensating the
+  opacity.
 * At a pixel centre with offset d from the projected mean, alpha = min(MAX_ALPHA, opacity *
   exp(-d^T S^-1 d / 2)); below ALPHA_THRESHOLD it counts as 0.
 * Gaussians are blended front to back by z, ties in index order. The transmittance T starts at 1; a
@@ -21,7 +21,6 @@ below 1/255 at sqrt(2 ln 255) = 3.329 sigma, that equals evaluating every Gaussi
 from __future__ import annotations
 
 import logging
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -34,7 +33,6 @@ from cag_avatar.errors import InputError
 
 __all__ = [
     "ALPHA_THRESHOLD",
-    "BLUR_VARIANCE",
     "FAR_PLANE",
     "MAX_ALPHA",
     "MIN_TRANSMITTANCE",
@@ -51,9 +49,6 @@ NEAR_PLANE = 0.01
 #: Farthest depth drawn, metres. gsplat's default is 1e10; a head never is that far, and a bound
 #: keeps the sort keys of the CPU backend exact to 6e-12 m.
 FAR_PLANE = 100.0
-#: Added to the variances of the projected covariance, px^2: no Gaussian is thinner than half a
-#: pixel.
-BLUR_VARIANCE = 0.3
 #: Contributions below this opacity are dropped.
 ALPHA_THRESHOLD = 1.0 / 255.0
 #: Largest opacity of one Gaussian at one pixel; keeps 1 / (1 - alpha) finite.
@@ -95,7 +90,6 @@ class Rasterizer(ABC):
         view_matrix: Tensor,
         camera: PinholeCamera,
         background: Tensor,
-        blur_variance: float = BLUR_VARIANCE,
     ) -> RenderOutput:
         """Render N Gaussians (the definition is at the top of this module).
 
@@ -106,16 +100,14 @@ class Rasterizer(ABC):
             opacities: in (0, 1), [N].
             colors: RGB, [N, 3]; not clamped.
             view_matrix: world to camera (OpenCV axes), [4, 4]; last row ignored.
-            camera: intrinsics and image size.
+            camera: intrinsics, image size and blur.
             background: RGB, [3].
-            blur_variance: added to the variances of the projected covariances, px^2; above 0.
 
         All tensors share one floating dtype and one device. Gaussians with a non-finite parameter
         are skipped. Gradients flow to every tensor argument.
 
         Raises:
-            ValueError: a shape, device or ``blur_variance`` is wrong; the message names the
-                argument.
+            ValueError: a shape or device is wrong; the message names the argument.
             TypeError: an argument is no tensor or its dtype is not supported by the backend.
         """
         tensors = {
@@ -128,12 +120,9 @@ class Rasterizer(ABC):
             "background": background,
         }
         self._check(tensors)
-        if not 0 < blur_variance < math.inf:
-            raise ValueError(f"blur_variance: {blur_variance}, must be above 0")
         return self._render(
-            means, quaternions, scales, opacities, colors, view_matrix, camera, background,
-            blur_variance,
-        )  # fmt: skip
+            means, quaternions, scales, opacities, colors, view_matrix, camera, background
+        )
 
     def _check(self, tensors: dict[str, Tensor]) -> None:
         """Raise on arguments that do not fit together; backends narrow dtype and device."""
@@ -176,7 +165,6 @@ class Rasterizer(ABC):
         view_matrix: Tensor,
         camera: PinholeCamera,
         background: Tensor,
-        blur_variance: float,
     ) -> RenderOutput:
         """Render checked arguments."""
 

@@ -39,7 +39,6 @@ class TorchRasterizer(Rasterizer):
         view_matrix: Tensor,
         camera: PinholeCamera,
         background: Tensor,
-        blur_variance: float,
     ) -> RenderOutput:
         with torch.no_grad():
             depths = means @ view_matrix[2, :3] + view_matrix[2, 3]
@@ -51,7 +50,7 @@ class TorchRasterizer(Rasterizer):
             index = torch.nonzero(used).flatten()
             index = index[torch.argsort(depths[index], stable=True)]
         projected = project_gaussians(
-            means[index], quaternions[index], scales[index], view_matrix, camera, blur_variance
+            means[index], quaternions[index], scales[index], view_matrix, camera
         )
         columns = torch.arange(camera.width, dtype=means.dtype, device=means.device) + 0.5
         rows = torch.arange(camera.height, dtype=means.dtype, device=means.device) + 0.5

@@ -112,7 +112,11 @@ class AvatarScene:
         aspect = min(max(viewpoint.aspect, 1 / _WIDEST), _WIDEST)
         width = max(1, round(self.size * aspect))
         focal = self.size / 2 / math.tan(viewpoint.fov / 2)
-        camera = PinholeCamera(width, self.size, focal, focal, width / 2, self.size / 2)
+        trained = self.record.camera
+        blur_variance = trained.blur_variance * (focal / trained.fy) ** 2
+        camera = PinholeCamera(
+            width, self.size, focal, focal, width / 2, self.size / 2, blur_variance
+        )
         own = self._prepared.avatar
         rotation = quaternion_to_matrix(torch.tensor(viewpoint.wxyz, dtype=torch.float32))
         position = torch.tensor(viewpoint.position, dtype=torch.float32)

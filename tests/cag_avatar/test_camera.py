@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from cag_avatar.camera import PinholeCamera
+from cag_avatar.camera import BLUR_VARIANCE, PinholeCamera
 from cag_avatar.errors import InputError
 
 CAMERA = PinholeCamera(640, 480, 500.0, 520.0, 310.0, 250.0)
@@ -26,6 +26,9 @@ def test_resizing_scales_pixels_and_keeps_the_view() -> None:
     scale = torch.tensor([0.5, 0.25])
     torch.testing.assert_close(small.project(point), CAMERA.project(point) * scale)
     assert (small.width, small.height) == (320, 120)
+    # Half the focal length, half the standard deviation: as large on the head.
+    half = CAMERA.resized(320, 240)
+    assert half.blur_variance**0.5 / half.fx == pytest.approx(BLUR_VARIANCE**0.5 / CAMERA.fx)
 
 
 def test_survives_json() -> None:
@@ -40,6 +43,7 @@ def test_survives_json() -> None:
         ({"fy": 0.0}, "positive"),
         ({"cx": float("nan")}, "finite"),
         ({"fx": float("inf")}, "finite"),
+        ({"blur_variance": 0.0}, "blur_variance"),
     ],
 )
 def test_rejects_impossible_values(change: dict[str, float], word: str) -> None:

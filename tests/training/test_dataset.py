@@ -11,8 +11,8 @@ import torch
 from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, split_frames
 from safetensors.numpy import load_file, save_file
 
+from cag_avatar.camera import BLUR_VARIANCE
 from cag_avatar.errors import InputError
-from cag_avatar.rendering.rasterizer import BLUR_VARIANCE
 from tests.conftest import TINY_FRAMES, TINY_SIZE
 
 
@@ -57,8 +57,8 @@ def test_smaller_frames_scale_the_camera(tiny_dataset):
     assert frame.target(torch.ones(3)).shape == (TINY_SIZE // 2, TINY_SIZE // 2, 3)
     assert frame.camera.fx == pytest.approx(tiny_dataset.info.camera.fx / 2)
     # The same blur on the head: half the standard deviation in pixels.
-    assert tiny_dataset.frame(0).blur_variance == pytest.approx(BLUR_VARIANCE)
-    assert frame.blur_variance == pytest.approx(BLUR_VARIANCE / 4)
+    assert tiny_dataset.frame(0).camera.blur_variance == pytest.approx(BLUR_VARIANCE)
+    assert frame.camera.blur_variance == pytest.approx(BLUR_VARIANCE / 4)
 
 
 def test_splits():

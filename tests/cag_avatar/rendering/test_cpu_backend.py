@@ -5,16 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numba
 import numpy as np
 import pytest
 import torch
 
+from cag_avatar.camera import BLUR_VARIANCE
 from cag_avatar.errors import InputError
 from cag_avatar.rendering import cpu_backend
 from cag_avatar.rendering.benchmark import RenderScene, head_scene
-from cag_avatar.rendering.rasterizer import BLUR_VARIANCE, RenderOutput, get_rasterizer
+from cag_avatar.rendering.rasterizer import RenderOutput, get_rasterizer
 from tests.cag_avatar.rendering.scenes import SCENES, certain_pixels, random_scene
 
 IMAGE_TOLERANCE = 1e-4
@@ -23,11 +25,9 @@ IMAGE_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
 
 
-def backward(
-    name: str, scene: RenderScene, certain: torch.Tensor, blur_variance: float = BLUR_VARIANCE
-) -> RenderOutput:
+def backward(name: str, scene: RenderScene, certain: torch.Tensor) -> RenderOutput:
     """Render and go back from a random linear function of the certain pixels of image and alpha."""
-    output = get_rasterizer(name).render(**vars(scene), blur_variance=blur_variance)  # type: ignore[arg-type]
+    output = get_rasterizer(name).render(**vars(scene))  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(99)
     weights = torch.randn(*certain.shape, 4, generator=generator) * certain[..., None]
     loss = (output.image * weights[..., :3]).sum() + (output.alpha * weights[..., 3]).sum()
@@ -40,11 +40,11 @@ def backward(
 )
 def test_equals_dense_twin(name: str, blur_variance: float) -> None:
     scene = SCENES[name]().converted(torch.float32, requires_grad=True)
+    scene = replace(scene, camera=replace(scene.camera, blur_variance=blur_variance))
     twin = scene.converted(torch.float64, requires_grad=True)
     certain = certain_pixels(scene)
     assert certain.float().mean() > 0.98
-    actual = backward("cpu", scene, certain, blur_variance)
-    expected = backward("torch", twin, certain, blur_variance)
+    actual, expected = backward("cpu", scene, certain), backward("torch", twin, certain)
     for field in ("image", "alpha"):
         difference = (getattr(actual, field) - getattr(expected, field)).abs()
         assert getattr(actual, field).dtype == torch.float32

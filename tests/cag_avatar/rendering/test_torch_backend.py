@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,9 +34,8 @@ def render(
             torch.tensor(opacities, dtype=torch.float64),
             colors,
             torch.eye(4, dtype=torch.float64),
-            CAMERA,
+            replace(CAMERA, blur_variance=blur_variance),
             torch.tensor([0.0, 0.0, 0.5], dtype=torch.float64),
-            blur_variance,
         )
         .image
     )
