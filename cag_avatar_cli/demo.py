@@ -28,7 +28,7 @@ from cag_avatar_node.live import LiveConfig, run_live
 #: Live seconds when nobody watches (CI).
 _UNATTENDED_SECONDS = 10.0
 # Whoever tries a program waits minutes for it, not longer: these two are cut for time.
-_REFINEMENT_STEPS = 4
+_REFINEMENT = RefinementConfig(at=(0.35, 0.65), steps=4)
 _MEASURED_EVERY = 2
 
 
@@ -72,9 +72,7 @@ def command(
     dataset = Dataset.open(folder)
     console.rule("3/5 dataset to avatar")
     if not avatar.is_file():
-        config = TrainConfig(
-            iterations=iterations, seed=seed, refinement=RefinementConfig(steps=_REFINEMENT_STEPS)
-        )
+        config = TrainConfig(iterations=iterations, seed=seed, refinement=_REFINEMENT)
         train(dataset, avatar, config, output / "training", resume=True)
     console.rule("4/5 held-out frames")
     loaded = load_avatar(avatar)

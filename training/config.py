@@ -90,9 +90,9 @@ class RefinementConfig:
     frames that are refined once and measured.
     """
 
-    at: tuple[float, ...] = (0.35, 0.65)
+    at: tuple[float, ...] = (0.2, 0.4, 0.6)
     """Fractions of the iterations at which the training frames are refined; empty: never."""
-    steps: int = 6
+    steps: int = 8
     """Adam steps a frame."""
     final_rate: float = 0.3
     """Share of the rates that is left at the last step; they fall exponentially."""
@@ -162,7 +162,7 @@ class TrainConfig:
 
     avatar: AvatarConfig = field(default_factory=AvatarConfig)
     """Structure of the avatar."""
-    iterations: int = 2500
+    iterations: int = 5000
     """Frames shown to the network."""
     seed: int = 0
     """Seed of the weights and of the order of the frames."""

@@ -27,7 +27,7 @@ def _quick() -> TrainConfig:
     return TrainConfig(
         iterations=1100,
         sizes=((0.0, 256), (0.4, 512)),
-        refinement=RefinementConfig(at=(0.4,)),
+        refinement=RefinementConfig(at=(0.4,), steps=6),
     )
 
 

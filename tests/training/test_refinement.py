@@ -129,3 +129,12 @@ def test_priors_hold_the_tracked_values(trained):
     free = run(trained, tracked, [2], prior_weight=0.0)
     held = run(trained, tracked, [2], prior_weight=1e3)
     assert held.abs().max() < 0.2 * free.abs().max()
+
+
+def test_rates_fall_to_their_final_share(trained):
+    _, dataset = trained
+    tracked = Motion.tracked(dataset.tracking)
+    once = run(trained, tracked, [2], steps=1)
+    twice = run(trained, tracked, [2], steps=2, final_rate=1.0)
+    fallen = run(trained, tracked, [2], steps=2, final_rate=1e-3)
+    assert (fallen - once).abs().max() < 0.01 * (twice - once).abs().max()
