@@ -23,7 +23,7 @@ def projection_ewa_3dgs_fused_fwd(
 ):  # fmt: skip
     assert covars is None
     assert not calc_compensations
-    assert (eps2d, near, far, radius_clip, camera_model) == (0.3, 0.01, 100.0, 0.0, "PINHOLE")
+    assert (near, far, radius_clip, camera_model) == (0.01, 100.0, 0.0, "PINHOLE")
     for tensor in (means, quats, scales, opacities, viewmats, intrinsics):
         assert tensor.is_contiguous()
         assert tensor.dtype == torch.float32
@@ -32,7 +32,7 @@ def projection_ewa_3dgs_fused_fwd(
         assert viewmats.shape[1] == 1
         k = intrinsics[b, 0]
         camera = PinholeCamera(
-            width, height, *(float(v) for v in (k[0, 0], k[1, 1], k[0, 2], k[1, 2]))
+            width, height, *(float(v) for v in (k[0, 0], k[1, 1], k[0, 2], k[1, 2])), eps2d
         )
         found = project_gaussians(means[b], quats[b], scales[b], viewmats[b, 0], camera)
         radii = torch.where((opacities[b] >= ALPHA_THRESHOLD)[:, None], found.radii, 0)
