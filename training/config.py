@@ -86,8 +86,8 @@ class LearningRates:
 class RefinementConfig:
     """Photometric refinement of poses and codes against the frozen avatar.
 
-    The defaults are for training frames, which are refined several times; :meth:`converged` is for
-    frames that are refined once and measured.
+    The defaults are for training frames, which are refined several times; :meth:`for_held_out` is
+    for frames that are refined once and measured.
     """
 
     at: tuple[float, ...] = (0.2, 0.4, 0.6)
@@ -126,7 +126,7 @@ class RefinementConfig:
             _check(f"refinement.{name}", getattr(self, name), 1e-6, 10)
 
     @classmethod
-    def converged(cls) -> RefinementConfig:
+    def for_held_out(cls) -> RefinementConfig:
         """For held-out frames. Three times as many steps gain another 0.3 dB where the face is one
         that training never showed, with codes still farther from the tracked ones."""
         return cls(steps=30, final_rate=0.05)

@@ -149,7 +149,7 @@ def evaluate(
             stay.
         split: held-out frames; None takes the split of the training.
         refine: also refine.
-        refinement: its settings; RefinementConfig.converged() by default.
+        refinement: its settings; RefinementConfig.for_held_out() by default.
         perceptual_net: network of ST-LPIPS.
         backend: rasteriser.
         every: measure every so many held-out frames only.
@@ -173,7 +173,7 @@ def evaluate(
         raise InputError(f"{dataset.path}: was made for another head model than the avatar")
     chosen: Split = split or record.protocol.get("split", "last")
     frames = dataset.split(chosen)[1][::every]
-    refinement = refinement or RefinementConfig.converged()
+    refinement = refinement or RefinementConfig.for_held_out()
     report = show or (lambda what, done, total: None)
     rasterizer = get_rasterizer(backend)
     device = device_of(rasterizer)

@@ -65,7 +65,7 @@ class ComparisonConfig:
     """Measure every so many held-out frames only."""
     refine: bool = True
     """Also fit codes and poses of the held-out frames to their images."""
-    refinement: RefinementConfig = field(default_factory=RefinementConfig.converged)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig.for_held_out)
     """Settings of that."""
     pictures: int = 4
     """Frames shown on the page for each dataset and split."""
