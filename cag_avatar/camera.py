@@ -81,6 +81,10 @@ class PinholeCamera:
             self.blur_variance * sx * sy,
         )  # fmt: skip
 
+    def blur_at(self, focal: float) -> float:
+        """Blur variance (px^2) as large on the head as this camera's, at another ``fy`` (px)."""
+        return self.blur_variance * (focal / self.fy) ** 2
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON; the blur is not among them."""
         return {k: getattr(self, k) for k in ("width", "height", "fx", "fy", "cx", "cy")}

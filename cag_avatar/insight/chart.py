@@ -168,7 +168,7 @@ def frontal_picture(
     scale = size / camera.height
     square = PinholeCamera(
         size, size, camera.fx * scale, camera.fy * scale, size / 2, size / 2,
-        camera.blur_variance * scale**2,
+        camera.blur_at(camera.fy * scale),
     )  # fmt: skip
     rendered = get_rasterizer(backend).render(
         gaussians.means,

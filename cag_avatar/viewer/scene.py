@@ -112,8 +112,7 @@ class AvatarScene:
         aspect = min(max(viewpoint.aspect, 1 / _WIDEST), _WIDEST)
         width = max(1, round(self.size * aspect))
         focal = self.size / 2 / math.tan(viewpoint.fov / 2)
-        trained = self.record.camera
-        blur_variance = trained.blur_variance * (focal / trained.fy) ** 2
+        blur_variance = self.record.camera.blur_at(focal)
         camera = PinholeCamera(
             width, self.size, focal, focal, width / 2, self.size / 2, blur_variance
         )

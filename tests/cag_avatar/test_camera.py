@@ -29,6 +29,7 @@ def test_resizing_scales_pixels_and_keeps_the_view() -> None:
     # Half the focal length, half the standard deviation: as large on the head.
     half = CAMERA.resized(320, 240)
     assert half.blur_variance**0.5 / half.fx == pytest.approx(BLUR_VARIANCE**0.5 / CAMERA.fx)
+    assert CAMERA.blur_at(half.fy) == pytest.approx(half.blur_variance)
 
 
 def test_survives_json() -> None:
