@@ -13,10 +13,13 @@ from cag_avatar.avatar.model import Avatar
 from cag_avatar.head_models.base import REGIONS
 from cag_avatar.rendering.spherical_harmonics import SH_CONSTANT
 
-__all__ = ["initialize_colors", "observed_colors"]
+__all__ = ["initialize_colors", "labelled_color", "observed_colors"]
 
-#: Regions that lips or lids hide: what the camera sees there is something else.
-_HIDDEN = ("teeth_upper", "teeth_lower", "tongue", "mouth_cavity")
+#: Regions that the lips hide, so that the camera often sees something else where they are, by the
+#: part label of the pixels that do show them.
+_HIDDEN = {"teeth": ("teeth_upper", "teeth_lower"), "mouth_interior": ("tongue", "mouth_cavity")}
+#: Frames looked through for those pixels, and the fewest that tell a colour.
+_LABEL_FRAMES, _LEAST_PIXELS = 64, 50
 #: A surface counts as seen if its normal is within about 70 degrees of the direction to the camera.
 _FACING = 0.35
 _SIZE = 256
@@ -33,8 +36,7 @@ def observed_colors(
     device = background.device
     total = torch.zeros(avatar.num_gaussians, 3, device=device)
     weight = torch.zeros(avatar.num_gaussians, device=device)
-    covered = torch.tensor([name in _HIDDEN for name in REGIONS], device=device)
-    hidden = covered[avatar.sample_region]
+    hidden = _in_regions(avatar, [name for names in _HIDDEN.values() for name in names])
     for index in frames:
         frame = dataset.frame(index, min(_SIZE, dataset.info.camera.height), device)
         with torch.no_grad():
@@ -56,16 +58,53 @@ def observed_colors(
     return total / weight.clamp_min(1e-6)[:, None], weight
 
 
+def labelled_color(
+    dataset: Dataset, frames: Sequence[int], part: str, background: Tensor
+) -> Tensor | None:
+    """Colour of a part in the pixels that some frames label so, RGB [3]; None if there are few.
+
+    It is the mean of the brighter half for teeth, whose labels take in gaps and the rims of lips.
+    """
+    found = []
+    for index in frames:
+        frame = dataset.frame(index, min(_SIZE, dataset.info.camera.height), background.device)
+        mask = frame.mask(part)
+        if mask.any():
+            found.append(frame.target(background)[mask])
+    pixels = torch.cat(found) if found else background.new_zeros(0, 3)
+    if len(pixels) < _LEAST_PIXELS:
+        return None
+    if part == "teeth":
+        brightness = pixels.mean(1)
+        pixels = pixels[brightness >= brightness.median()]
+    return pixels.mean(0)
+
+
+def _in_regions(avatar: Avatar, names: Sequence[str]) -> Tensor:
+    """Which Gaussians belong to one of the named regions, [N] bool."""
+    chosen = torch.tensor([name in names for name in REGIONS], device=avatar.sample_region.device)
+    return chosen[avatar.sample_region]
+
+
 def initialize_colors(
     avatar: Avatar, dataset: Dataset, frames: Sequence[int], motion: Motion, background: Tensor
 ) -> None:
-    """Set the constant colours from eight training frames; unseen Gaussians stay mid-grey.
+    """Set the constant colours from training frames; what none of them shows stays mid-grey.
 
     At its rate of 2.5e-3 a colour needs 700 iterations from grey to white, so a short training that
-    starts from grey (as the paper's) spends a quarter of itself on what the first look tells.
+    starts from grey (as the paper's) spends a quarter of itself on what the first look tells, and
+    teeth that only a few frames bare stay dark. What lies behind the lips takes the colour of the
+    pixels labelled so.
     """
     step = max(1, len(frames) // 8)
     colors, weight = observed_colors(avatar, dataset, frames[::step][:8], motion, background)
+    seen = weight > 0
+    more = frames[:: max(1, len(frames) // _LABEL_FRAMES)]
+    for part, regions in _HIDDEN.items():
+        color = labelled_color(dataset, more, part, background)
+        if color is not None:
+            rows = _in_regions(avatar, regions)
+            colors[rows] = color
+            seen |= rows
     with torch.no_grad():
-        seen = weight > 0
         avatar.attributes.color_base[seen, 0] = (colors[seen] - 0.5) / SH_CONSTANT

@@ -1,8 +1,19 @@
 from __future__ import annotations
 
+import shutil
+
+import cv2
+import numpy as np
+import pytest
 import torch
-from cag_avatar_training.initialization import initialize_colors, observed_colors
+from cag_avatar_training.dataset import Dataset
+from cag_avatar_training.initialization import (
+    initialize_colors,
+    labelled_color,
+    observed_colors,
+)
 from cag_avatar_training.motion import Motion
+from cag_avatar_training.parts import PARSING_LABELS
 
 from cag_avatar.head_models import REGIONS
 from cag_avatar.rendering.spherical_harmonics import SH_CONSTANT
@@ -30,3 +41,46 @@ def test_the_back_of_the_head_and_the_teeth_stay_grey(tiny_dataset):
     assert (start[normals[:, 2] < -0.5] == 0.5).all()
     assert (start[avatar.sample_region == REGIONS.index("teeth_upper")] == 0.5).all()
     assert (start != 0.5).any()
+
+
+#: RGB of enamel and of the gaps between teeth in the pictures below.
+_ENAMEL, _GAP = (204, 200, 180), (40, 20, 20)
+
+
+@pytest.fixture
+def toothy(tiny_dataset_path, tmp_path):
+    """The tiny dataset with a stripe labelled teeth in frame 4, one part in three of it gaps."""
+    path = tmp_path / "toothy.dataset"
+    shutil.copytree(tiny_dataset_path, path)
+    image, label = path / "images" / "00004.png", path / "parsing" / "00004.png"
+    picture, parsing = cv2.imread(str(image)), cv2.imread(str(label), cv2.IMREAD_GRAYSCALE)
+    parsing[30:36, 20:50] = PARSING_LABELS.index("teeth")
+    picture[30:36, 20:40], picture[30:36, 40:50] = _ENAMEL[::-1], _GAP[::-1]
+    alpha = path / "alpha" / "00004.png"
+    matte = cv2.imread(str(alpha), cv2.IMREAD_GRAYSCALE)
+    matte[30:36, 20:50] = 255
+    for file, plane in ((image, picture), (label, parsing), (alpha, matte)):
+        cv2.imwrite(str(file), plane)
+    return Dataset.open(path)
+
+
+def test_a_part_has_the_colour_of_its_labelled_pixels(toothy):
+    color = labelled_color(toothy, range(12), "teeth", torch.ones(3))
+    assert color is not None
+    assert (color - torch.tensor(_ENAMEL) / 255).abs().max() < 0.01
+
+
+def test_a_part_that_hardly_any_pixel_shows_has_no_colour(toothy):
+    few = np.flatnonzero([not toothy.frame(i).mask("teeth").any() for i in range(12)])
+    assert len(few) >= 8
+    assert labelled_color(toothy, few.tolist(), "teeth", torch.ones(3)) is None
+
+
+def test_teeth_start_with_the_colour_of_teeth(toothy):
+    avatar = make_avatar()
+    avatar.attributes.color_base.zero_()
+    initialize_colors(avatar, toothy, list(range(12)), Motion.tracked(toothy.tracking), torch.ones(3))
+    start = 0.5 + SH_CONSTANT * avatar.attributes.color_base[:, 0]
+    for name in ("teeth_upper", "teeth_lower"):
+        teeth = start[avatar.sample_region == REGIONS.index(name)]
+        assert (teeth - torch.tensor(_ENAMEL) / 255).abs().max() < 0.01
