@@ -20,6 +20,8 @@ __all__ = ["initialize_colors", "labelled_color", "observed_colors"]
 _HIDDEN = {"teeth": ("teeth_upper", "teeth_lower"), "mouth_interior": ("tongue", "mouth_cavity")}
 #: Frames looked through for those pixels, and the fewest that tell a colour.
 _LABEL_FRAMES, _LEAST_PIXELS = 64, 50
+#: Neighbours that an unseen Gaussian takes its colour from.
+_NEIGHBOURS = 8
 #: A surface counts as seen if its normal is within about 70 degrees of the direction to the camera.
 _FACING = 0.35
 _SIZE = 256
@@ -89,12 +91,13 @@ def _in_regions(avatar: Avatar, names: Sequence[str]) -> Tensor:
 def initialize_colors(
     avatar: Avatar, dataset: Dataset, frames: Sequence[int], motion: Motion, background: Tensor
 ) -> None:
-    """Set the constant colours from training frames; what none of them shows stays mid-grey.
+    """Set the constant colours from training frames.
 
     At its rate of 2.5e-3 a colour needs 700 iterations from grey to white, so a short training that
     starts from grey (as the paper's) spends a quarter of itself on what the first look tells, and
-    teeth that only a few frames bare stay dark. What lies behind the lips takes the colour of the
-    pixels labelled so.
+    what only a few frames show keeps some grey. Eight frames tell most colours; what lies behind
+    the lips takes that of the pixels labelled so, and what was not seen that of its nearest seen
+    neighbours. Regions of which nothing was seen stay mid-grey.
     """
     step = max(1, len(frames) // 8)
     colors, weight = observed_colors(avatar, dataset, frames[::step][:8], motion, background)
@@ -106,5 +109,15 @@ def initialize_colors(
             rows = _in_regions(avatar, regions)
             colors[rows] = color
             seen |= rows
+    for region in avatar.sample_region[~seen].unique():
+        here = avatar.sample_region == region
+        known, unknown = here & seen, here & ~seen
+        if known.sum() < _NEIGHBOURS:
+            continue
+        points = avatar.binding.rest_points
+        gaps = torch.cdist(points[unknown], points[known])
+        nearest = gaps.topk(_NEIGHBOURS, largest=False).indices
+        colors[unknown] = colors[known][nearest].median(1).values
+        seen |= here
     with torch.no_grad():
         avatar.attributes.color_base[seen, 0] = (colors[seen] - 0.5) / SH_CONSTANT
