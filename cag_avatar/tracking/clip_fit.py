@@ -15,7 +15,8 @@ from cag_avatar.camera import PinholeCamera
 from cag_avatar.head_models.base import HeadModel
 from cag_avatar.rendering.mesh import MeshBuffers, rasterize, visible_faces
 from cag_avatar.tracking.clip_prior import ClipPrior, clip_prior, model_prior
-from cag_avatar.tracking.code_prior import code_prior, corrected_prior
+from cag_avatar.tracking.code_prior import code_prior, corrected_prior, with_free_gaze
+from cag_avatar.tracking.conjugate_gaze import with_conjugate_gaze
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState
 from cag_avatar.tracking.fitting import (
@@ -25,8 +26,12 @@ from cag_avatar.tracking.fitting import (
     initial_state,
     landmark_residuals,
 )
+from cag_avatar.tracking.irises import IRIS_LANDMARKS
 from cag_avatar.tracking.landmark_correction import load_landmark_correction
-from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
+from cag_avatar.tracking.landmark_embedding import (
+    LandmarkEmbedding,
+    load_landmark_embedding,
+)
 from cag_avatar.tracking.landmark_weights import landmark_weights
 from cag_avatar.tracking.silhouette import RimPoints, stack_rims
 from cag_avatar.tracking.steadying import SteadyConfig, steady_poses
@@ -51,17 +56,22 @@ class Observations:
     colors: NDArray[np.generic] | None = None
     """Blurred colours at the landmarks of the face (face_colors), 0..255, [T, 468, 3]; without
     them the landmarks cannot be corrected."""
+    irises: NDArray[np.float32] | None = None
+    """What the pictures add to the irises' landmarks (combined_shifts), pixels, [T, 2, 2]; None:
+    nobody looked."""
 
 
 @dataclass(frozen=True)
 class _Observed:
     landmarks: Tensor  # [T, 478, 2]
     prior: ClipPrior
+    irises: bool = False  # theirs were found in the pictures
 
 
 def _observe(model: HeadModel, observations: Observations, config: FitConfig) -> _Observed:
     """Landmarks and prior, corrected where there is a correction for the model."""
     landmarks, scores = observations.landmarks, observations.scores
+    irises = observations.irises is not None
     wanted = config.correction != "none"
     correction = load_landmark_correction(model.name) if wanted else None
     if correction is not None and observations.colors is not None:
@@ -69,15 +79,29 @@ def _observe(model: HeadModel, observations: Observations, config: FitConfig) ->
             landmarks, scores, observations.colors.astype(np.float32),
             rigid=config.correction == "rigid",
         )  # fmt: skip
-        prior = clip_prior(corrected_prior(better, config))
-        return _Observed(torch.from_numpy(better.landmarks), prior)
+        expected = corrected_prior(better, config)
+        prior = clip_prior(with_free_gaze(expected, config) if irises else expected)
+        return _Observed(_with_irises(better.landmarks, observations), prior, irises)
     if wanted:
         _LOG.info("head model '%s': landmarks are taken as the detector gives them", model.name)
     prior = clip_prior(code_prior(scores, config))
     return _Observed(
-        torch.from_numpy(np.ascontiguousarray(landmarks[..., :2])).float(),
-        model_prior(model, prior, config),
+        _with_irises(landmarks[..., :2], observations), model_prior(model, prior, config), irises
     )
+
+
+def _with_irises(landmarks: NDArray[np.float32], observations: Observations) -> Tensor:
+    """Landmarks [T, 478, 2] with what the pictures add to the irises'."""
+    moved = np.array(landmarks, np.float32)
+    if observations.irises is not None:
+        for eye, indices in enumerate(IRIS_LANDMARKS):
+            moved[:, indices] += observations.irises[:, eye, None]
+    return torch.from_numpy(moved)
+
+
+def _weights(embedding: LandmarkEmbedding, observed: _Observed, config: FitConfig) -> Tensor:
+    spread = embedding.spread.numpy()
+    return torch.from_numpy(landmark_weights(spread, config, observed.irises))
 
 
 class ClipFit:
@@ -100,7 +124,7 @@ class ClipFit:
         self._config = config
         embedding = load_landmark_embedding(model)
         self._points = space.points(embedding.faces, embedding.barycentric)
-        self._weights = torch.from_numpy(landmark_weights(embedding.spread.numpy(), config))
+        self._weights = _weights(embedding, observed, config)
         self.identity, self.offsets = space.split(state.shape)
         self.rest = model.rest_vertices(self.identity, self.offsets)
         # By face; what face -1, nothing, shows comes last.
@@ -184,6 +208,12 @@ class ClipFit:
         state = replace(self.state, rotation=rotation, translation=translation)
         return ClipFit(self.model, self._space, state, self._size, self._observed, self._config)
 
+    def with_conjugate_gaze(self) -> ClipFit:
+        """With eyes that look up and down together; see :func:`with_conjugate_gaze`."""
+        code = with_conjugate_gaze(self.state.code, self.model.expression_names)
+        state = replace(self.state, code=code)
+        return ClipFit(self.model, self._space, state, self._size, self._observed, self._config)
+
     def landmark_rmse(self) -> float:
         """Root mean square of the landmark errors' coordinates, in inter-ocular distances."""
         seen = self._observed.landmarks
@@ -213,8 +243,8 @@ def fit_clip(
     space = shape_space(model)
     embedding = load_landmark_embedding(model)
     points = space.points(embedding.faces, embedding.barycentric)
-    weights = torch.from_numpy(landmark_weights(embedding.spread.numpy(), config))
     observed = _observe(model, observations, config)
+    weights = _weights(embedding, observed, config)
     state = initial_state(points, observed.landmarks, centre, config)
     arguments = (points, observed.landmarks, weights, observed.prior, config)
     state = fit_frames(state, *arguments, iterations=4)

@@ -11,12 +11,18 @@ from cag_avatar.head_models.arkit import ARKIT_INDEX, ARKIT_NAMES
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.landmark_correction import Corrected
 
-__all__ = ["ArrayPrior", "CodePrior", "code_prior", "corrected_prior"]
+__all__ = ["ArrayPrior", "CodePrior", "code_prior", "corrected_prior", "with_free_gaze"]
 
 #: Blinks and saccades are faster than a frame.
 _EYES = [index for name, index in ARKIT_INDEX.items() if name.startswith("eye")]
 _EYES_FASTER = 5
 _GAZE = [index for name, index in ARKIT_INDEX.items() if name.startswith("eyeLook")]
+#: Coefficients of one eye that turn it in opposite directions.
+_OPPOSED = [
+    (ARKIT_INDEX[f"eyeLook{one}{side}"], ARKIT_INDEX[f"eyeLook{other}{side}"])
+    for one, other in (("Up", "Down"), ("In", "Out"))
+    for side in ("Left", "Right")
+]
 _HARDLY_SEEN = [ARKIT_INDEX[name] for name in ("tongueOut", "cheekPuff", "jawForward")]
 
 #: numpy's, float32, for live frames; torch's for clips.
@@ -68,6 +74,19 @@ def corrected_prior(corrected: Corrected, config: FitConfig) -> ArrayPrior:
     if config.correction == "rigid":
         deviation = np.maximum(deviation, np.float32(config.predicted_deviation))
     return _in_unit_interval(corrected.codes, deviation, config)
+
+
+def with_free_gaze(prior: ArrayPrior, config: FitConfig) -> ArrayPrior:
+    """The same, the gaze left to irises that were found in the pictures.
+
+    Of two coefficients that turn an eye in opposite directions one is expected to be 0.
+    """
+    mean, deviation = prior.mean.copy(), prior.deviation.copy()
+    deviation[_GAZE] = np.maximum(deviation[_GAZE], np.float32(config.gaze_deviation))
+    for one, other in _OPPOSED:
+        turned = mean[..., one] - mean[..., other]
+        mean[..., one], mean[..., other] = np.maximum(turned, 0), np.maximum(-turned, 0)
+    return prior._replace(mean=mean, deviation=deviation)
 
 
 def _in_unit_interval(

@@ -19,12 +19,16 @@ class FitConfig:
 
     landmark_deviation: float = 0.012
     """Noise of a good landmark, in inter-ocular distances, added to its spread on the surface."""
+    iris_deviation: float = 0.008
+    """Noise of an iris's landmarks where the iris was found in the pictures, the same unit."""
     effective_landmarks: float = 300.0
     """Independent measurements that the 478 correlated landmarks count for."""
     robust_scale: float = 6.0
     """Deviations at which a landmark's weight falls to a quarter."""
     code_deviation: float = 0.25
     """Prior deviation of a coefficient from MediaPipe's score."""
+    gaze_deviation: float = 0.5
+    """The same of the gaze where the irises were found in the pictures."""
     smooth_code: float = 0.15
     """Prior deviation of a coefficient from the mean of its neighbours in time (eyes: 5 times)."""
     smooth_rotation: float = 0.03

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cag_avatar.tracking.fit_config import FitConfig
+from cag_avatar.tracking.irises import IRIS_LANDMARKS
 
 __all__ = ["landmark_weights"]
 
@@ -16,9 +17,19 @@ _OVAL = (
 )  # fmt: skip
 
 
-def landmark_weights(spread: NDArray[np.floating], config: FitConfig) -> NDArray[np.float32]:
+def landmark_weights(
+    spread: NDArray[np.floating], config: FitConfig, irises: bool = False
+) -> NDArray[np.float32]:
     """Inverse variance of each landmark [478], in (inter-ocular distances)^-2, deflated for
-    correlation; ``spread`` is that of a LandmarkEmbedding, [478]."""
+    correlation.
+
+    Args:
+        spread: of a LandmarkEmbedding, [478].
+        config: deviations.
+        irises: those of the irises were found in the pictures.
+    """
     weight = 1.0 / (np.asarray(spread, np.float32) ** 2 + np.float32(config.landmark_deviation**2))
     weight[list(_OVAL)] *= 0.1
+    if irises:
+        weight[[i for eye in IRIS_LANDMARKS for i in eye]] = config.iris_deviation**-2
     return np.asarray(weight * config.effective_landmarks / len(weight), np.float32)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cag_avatar.geometry import rotation_vector_to_matrix
 from cag_avatar.tracking.clip_prior import ClipPrior
-from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS
+from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS, FACE_LANDMARKS
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState, Silhouette
 from cag_avatar.tracking.surface_basis import SurfacePoints
@@ -70,7 +70,8 @@ def landmark_rows(
     # Landmarks on the far side of a turned head are guesses of the detector.
     facing = _facing(points, state.rotation)
     weight = weights * facing
-    squared = residual.square().sum(-1) * weights / weights.max() / config.landmark_deviation**2
+    best = weights[:FACE_LANDMARKS].max()
+    squared = residual.square().sum(-1) * weights / best / config.landmark_deviation**2
     weight = weight * geman_mcclure(squared, config.robust_scale)
     count = len(residual)
     return Rows(

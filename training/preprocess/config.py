@@ -27,6 +27,8 @@ class PreprocessConfig:
     """Face landmarker model file; by default it is looked for (see the README)."""
     min_seconds: float = 2.0
     """A face must be seen for at least this long."""
+    irises: bool = True
+    """Look for the irises in the pictures: the landmarker hardly sees looks up and down."""
     fit: FitConfig = field(default_factory=FitConfig)
     """Weights of the fit."""
     matte: MatteConfig = field(default_factory=MatteConfig)

@@ -13,6 +13,7 @@ from cag_avatar_training.matting import check_networks
 from cag_avatar_training.preprocess.config import PreprocessConfig
 from cag_avatar_training.preprocess.crop import crop_frames, find_crop
 from cag_avatar_training.preprocess.fit import ClipFitter
+from cag_avatar_training.preprocess.irises import find_irises
 from cag_avatar_training.preprocess.landmarks import find_landmarks, too_short
 from cag_avatar_training.preprocess.matte import matte_frames
 from cag_avatar_training.preprocess.output import write_frames
@@ -114,16 +115,20 @@ def preprocess(
         landmarks = crop.landmarks(found.landmarks)
         with stages.open("crop", (stage.key,), settings.size, count) as (stage, advance):
             images, own = crop_frames(info, found, crop, stage, advance, resources)
-        crop_key = stage.key
+        crop_key, fit_key, irises = stage.key, stage.key, None
+        if settings.irises:
+            with stages.open("irises", (crop_key,), None, count) as (stage, advance):
+                irises = find_irises(images.__getitem__, landmarks, stage, advance)
+            fit_key = stage.key
         fitter = ClipFitter(
             model,
-            Observations(landmarks, found.scores, found.colors),
+            Observations(landmarks, found.scores, found.colors, irises),
             settings.size,
             crop.centre(info),
             settings.fit,
         )
         model_settings = [settings.head_model, settings.fit]
-        with stages.open("fit", (crop_key,), model_settings, None) as (stage, _):
+        with stages.open("fit", (fit_key,), model_settings, None) as (stage, _):
             fit = fitter.to_landmarks(stage)
         landmarks_only = fit.landmark_rmse()
         with stages.open("matte", (stage.key,), settings.matte, count) as (stage, advance):
@@ -140,6 +145,8 @@ def preprocess(
             with stages.open("photometric", (stage.key,), alignment, steps) as (stage, advance):
                 fit = fitter.to_pictures(stage, outline, fit, images, alignment, advance)
         fit = fit.steadied(found.segments(), settings.steady)
+        if settings.irises:
+            fit = fit.with_conjugate_gaze()
         with stages.open("torso", (stage.key,), settings.steady, count) as (stage, advance):
             torso, labels = follow_torso(fit, images, alphas, stage, advance, resources)
         torso_key = stage.key

@@ -111,6 +111,28 @@ def test_gaze_comes_from_the_irises(clip: Clip, fit: ClipFit, name: str) -> None
     assert torch.corrcoef(torch.stack([truth, found]))[0, 1] > 0.93
 
 
+def test_irises_from_the_pictures_turn_the_eyes(
+    head: HeadModel, embedding: LandmarkEmbedding, clip: Clip
+) -> None:
+    """Landmarks show eyes that look straight; what the pictures add tells where they look."""
+    straight = clip.code.clone()
+    straight[:, [i for name, i in ARKIT_INDEX.items() if name.startswith("eyeLook")]] = 0
+    posed = head.posed_vertices(clip.rest, straight, clip.pose, clip.pose)
+    landmarks = CAMERA.project(embedding.points(posed, head.faces))
+    irises = (clip.landmarks - landmarks)[:, [468, 473]]
+    seen = Observations(landmarks.numpy(), (0.7 * straight).numpy(), irises=irises.numpy())
+    with torch.no_grad():
+        fit = fit_clip(
+            head, seen, (CAMERA.width, CAMERA.height), (CAMERA.cx, CAMERA.cy), CONFIG
+        ).with_conjugate_gaze()
+    for name in ("eyeLookInLeft", "eyeLookOutLeft", "eyeLookInRight", "eyeLookOutRight"):
+        truth, found = clip.code[:, ARKIT_INDEX[name]], fit.state.code[:, ARKIT_INDEX[name]]
+        assert torch.corrcoef(torch.stack([truth, found]))[0, 1] > 0.95
+        assert (truth - found).abs().mean() < 0.1
+    up, down = (fit.state.code[:, ARKIT_INDEX[f"eyeLook{way}Left"]] for way in ("Up", "Down"))
+    assert (up * down == 0).all()
+
+
 def test_codes_stay_in_bounds_and_unused_ones_near_zero(clip: Clip, fit: ClipFit) -> None:
     code = fit.state.code
     assert code.min() >= 0

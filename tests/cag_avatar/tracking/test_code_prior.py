@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from cag_avatar.head_models import ARKIT_INDEX
-from cag_avatar.tracking.code_prior import code_prior, corrected_prior
+from cag_avatar.tracking.code_prior import (
+    code_prior,
+    corrected_prior,
+    with_free_gaze,
+)
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.landmark_correction import Corrected
 
@@ -42,3 +46,17 @@ def test_predicted_codes_are_the_mean_and_never_too_sure(correction, least) -> N
     assert prior.deviation[7] == pytest.approx(0.3)
     assert all(part.dtype == np.float32 for part in prior)
     np.testing.assert_array_equal(prior.at([2]).mean, codes[2:])
+
+
+def test_gaze_is_free_where_irises_were_found_and_opposed_coefficients_exclude_each_other() -> None:
+    codes = np.zeros((2, 52), np.float32)
+    codes[:, ARKIT_INDEX["eyeLookUpLeft"]] = 0.1, 0.4
+    codes[:, ARKIT_INDEX["eyeLookDownLeft"]] = 0.3
+    codes[:, ARKIT_INDEX["jawOpen"]] = 0.6
+    predicted = Corrected(np.zeros((2, 478, 2), np.float32), codes, np.full(52, 0.2, np.float32))
+    prior = with_free_gaze(corrected_prior(predicted, CONFIG), FitConfig(gaze_deviation=0.5))
+    np.testing.assert_allclose(prior.mean[:, ARKIT_INDEX["eyeLookUpLeft"]], [0, 0.1], atol=1e-6)
+    np.testing.assert_allclose(prior.mean[:, ARKIT_INDEX["eyeLookDownLeft"]], [0.2, 0], atol=1e-6)
+    assert (prior.mean[:, ARKIT_INDEX["jawOpen"]] == np.float32(0.6)).all()
+    for name, index in ARKIT_INDEX.items():
+        assert prior.deviation[index] == pytest.approx(0.5 if "eyeLook" in name else 0.2)
