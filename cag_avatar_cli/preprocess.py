@@ -19,6 +19,7 @@ def command(
     head_model: str = "anny",
     fit: FitConfig = _FIT,
     matte: MatteConfig = _MATTE,
+    irises: bool = True,
     photometric: bool = True,
     keep_work: bool = False,
 ) -> None:
@@ -34,6 +35,7 @@ def command(
         head_model: the head model that is fitted: "anny", or one that import-flame made.
         fit: weights of the fit.
         matte: settings of the matte and of the labels of eyes, lips and mouth.
+        irises: look for the irises in the pictures; the landmarker hardly sees looks up and down.
         photometric: align the frames by the pictures themselves, after landmarks and outline.
         keep_work: keep OUTPUT.work: another run repeats only what its settings change.
     """
@@ -42,6 +44,7 @@ def command(
         head_model=head_model,
         fit=fit,
         matte=matte,
+        irises=irises,
         photometric=photometric,
         keep_work=keep_work,
     )
