@@ -17,6 +17,7 @@ from cag_avatar.rendering.mesh import MeshBuffers, rasterize, visible_faces
 from cag_avatar.tracking.clip_prior import ClipPrior, clip_prior, model_prior
 from cag_avatar.tracking.code_prior import code_prior, corrected_prior, with_free_gaze
 from cag_avatar.tracking.conjugate_gaze import with_conjugate_gaze
+from cag_avatar.tracking.face_landmarker import IRIS_LANDMARKS
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState
 from cag_avatar.tracking.fitting import (
@@ -26,7 +27,6 @@ from cag_avatar.tracking.fitting import (
     initial_state,
     landmark_residuals,
 )
-from cag_avatar.tracking.irises import IRIS_LANDMARKS
 from cag_avatar.tracking.landmark_correction import load_landmark_correction
 from cag_avatar.tracking.landmark_embedding import (
     LandmarkEmbedding,

@@ -23,6 +23,7 @@ from cag_avatar.head_models.arkit import ARKIT_INDEX, ARKIT_NAMES
 __all__ = [
     "EYE_OUTER_CORNERS",
     "FACE_LANDMARKS",
+    "IRIS_LANDMARKS",
     "NUM_LANDMARKS",
     "DetectedFace",
     "FaceLandmarker",
@@ -33,6 +34,8 @@ __all__ = [
 NUM_LANDMARKS = 478
 #: Landmarks on the skin; those of the irises follow.
 FACE_LANDMARKS = 468
+#: Centre and rim of the subject's right and left iris.
+IRIS_LANDMARKS = (range(468, 473), range(473, 478))
 #: Landmarks of the outer corners of the right and the left eye.
 EYE_OUTER_CORNERS = (33, 263)
 

@@ -23,12 +23,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS
+from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS, IRIS_LANDMARKS
 
-__all__ = ["IRIS_LANDMARKS", "EyeLook", "IrisTemplate", "combined_shifts", "eye_axes", "look_at"]
+__all__ = ["EyeLook", "IrisTemplate", "combined_shifts", "eye_axes", "look_at"]
 
-#: Centre and rim of the subject's right and left iris.
-IRIS_LANDMARKS: tuple[range, range] = (range(468, 473), range(473, 478))
 #: Rims of the lids, right and left eye.
 _LIDS = (
     (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),

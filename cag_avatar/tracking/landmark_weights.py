@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cag_avatar.tracking.face_landmarker import IRIS_LANDMARKS
 from cag_avatar.tracking.fit_config import FitConfig
-from cag_avatar.tracking.irises import IRIS_LANDMARKS
 
 __all__ = ["landmark_weights"]
 

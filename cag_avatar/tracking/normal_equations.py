@@ -70,6 +70,7 @@ def landmark_rows(
     # Landmarks on the far side of a turned head are guesses of the detector.
     facing = _facing(points, state.rotation)
     weight = weights * facing
+    # Irises that were found in the pictures weigh more; the others' threshold stays.
     best = weights[:FACE_LANDMARKS].max()
     squared = residual.square().sum(-1) * weights / best / config.landmark_deviation**2
     weight = weight * geman_mcclure(squared, config.robust_scale)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cag_avatar.tracking.face_landmarker import IRIS_LANDMARKS
 from cag_avatar.tracking.irises import (
-    IRIS_LANDMARKS,
     IrisTemplate,
     combined_shifts,
     eye_axes,
