@@ -78,6 +78,11 @@ class CodeLayout:
         return [tuple(group) for group in groups.values()]
 
     @cached_property
+    def blinks(self) -> NDArray[np.bool_]:
+        """Which of :attr:`pairs` close the eyes."""
+        return np.array([self.names[pair[0]].startswith("eyeBlink") for pair in self.pairs], bool)
+
+    @cached_property
     def pair_means(self) -> NDArray[np.float64]:
         """Matrix that takes a code's mean over each of :attr:`pairs`, [P, E]."""
         matrix = np.zeros((len(self.pairs), len(self.names)))
@@ -109,6 +114,7 @@ class DriverProfile:
         reach: NDArray[np.float64],
         limit: float,
         least: float = 0.2,
+        blink_limit: float | None = None,
     ) -> NDArray[np.float64]:
         """Factors [E] that map this driver's reach to the avatar's, within [1 / limit, limit].
 
@@ -121,6 +127,7 @@ class DriverProfile:
             reach: the largest coefficients that the avatar has seen, [E].
             limit: largest factor, at least 1.
             least: of the two spans.
+            blink_limit: the same as ``limit`` for eyeBlink; by default that.
         """
         result = np.ones(len(rest))
         if self.reach is None or limit <= 1:
@@ -129,7 +136,8 @@ class DriverProfile:
         own, other = layout.pair_means @ ours, layout.pair_means @ theirs
         known = np.minimum(own, other) > least
         ratio = np.where(known, own, 1.0) / np.where(known, other, 1.0)
-        gains = np.clip(ratio, 1 / limit, limit) ** self.trust
+        limits = np.where(layout.blinks, blink_limit or limit, limit)
+        gains = np.clip(ratio, 1 / limits, limits) ** self.trust
         return np.asarray(result + (layout.pair_means > 0).T @ (gains - 1.0))
 
 

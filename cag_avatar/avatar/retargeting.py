@@ -42,6 +42,9 @@ class Retargeting:
     max_gain: float = 1.25
     """Largest factor (and one over the smallest) that maps the driver's reach to the avatar's; 1
     leaves the reach as it is."""
+    blink_gain: float = 2.0
+    """The same for eyeBlink: a closed eye is one whoever it belongs to, at .45 for one fitted head
+    and at .9 for another."""
     rotation_margin: float = 0.15
     """Head rotation beyond the range seen in training, radians, at most."""
     translation_margin: float = 0.02
@@ -56,8 +59,9 @@ class Retargeting:
         ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise InputError(f"retargeting: {name} must not be negative")
-        if not self.max_gain >= 1:
-            raise InputError(f"retargeting: max_gain {self.max_gain} must be at least 1")
+        for name in ("max_gain", "blink_gain"):
+            if not getattr(self, name) >= 1:
+                raise InputError(f"retargeting: {name} {getattr(self, name)} must be at least 1")
 
 
 def avatar_rest(record: CaptureRecord, layout: CodeLayout) -> NDArray[np.float64]:
@@ -97,7 +101,9 @@ def transfer_code(
     rest = avatar_rest(record, layout)
     values = np.asarray(code, np.float64)
     if driver is not None:
-        gain = driver.gain(layout, rest, record.code_max, settings.max_gain)
+        gain = driver.gain(
+            layout, rest, record.code_max, settings.max_gain, blink_limit=settings.blink_gain
+        )
         moved = rest + gain * (values - driver.rest)
         values = np.where(layout.gaze, values, moved)
     if gaze == "none":

@@ -93,6 +93,23 @@ def test_reach_is_matched_within_bounds_and_on_both_sides_alike(tiny_avatar):
     assert driver.gain(LAYOUT, rest, np.full(52, 0.25), 1.25)[JAW] == pytest.approx(0.8)
 
 
+def test_closed_eyes_close_whatever_the_drivers_coefficient_says(tiny_avatar):
+    """One fitted head closes its lids at .45, another at .9; other coefficients stay in their
+    quarter."""
+    blinks = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
+    clip = speech()
+    clip[:, blinks] = 0.0
+    clip[10::25, blinks] = clip[11::25, blinks] = 0.45
+    record = replace(tiny_avatar.record, code_max=np.full(52, 0.9))
+    driver = measure_driver(clip, LAYOUT)
+    shown = transfer_code(clip[10], driver, record, LAYOUT)
+    np.testing.assert_allclose(shown[blinks], 0.9, atol=0.02)
+    limited = transfer_code(clip[10], driver, record, LAYOUT, Retargeting(blink_gain=1.25))
+    np.testing.assert_allclose(limited[blinks], 0.5625, atol=0.02)
+    open_eyes = transfer_code(clip[20], driver, record, LAYOUT)
+    np.testing.assert_allclose(open_eyes[blinks], 0, atol=0.02)
+
+
 def test_who_never_closes_the_mouth_is_not_taken_for_closed():
     clip = speech() * 0
     clip[:, JAW] = 0.9
@@ -220,5 +237,7 @@ def test_the_animator_shows_its_own_rest_for_the_drivers(tiny_avatar):
 def test_settings_are_checked():
     with pytest.raises(InputError, match="max_gain"):
         Retargeting(max_gain=0.5)
+    with pytest.raises(InputError, match="blink_gain"):
+        Retargeting(blink_gain=0.9)
     with pytest.raises(InputError, match="component_margin"):
         Retargeting(component_margin=-1.0)
