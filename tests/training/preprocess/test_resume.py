@@ -42,6 +42,7 @@ CONFIG = PreprocessConfig(
 STAGES = [
     "landmarks",
     "crop",
+    "irises",
     "fit",
     "matte",
     "outline",
