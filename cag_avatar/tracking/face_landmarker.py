@@ -21,6 +21,7 @@ from cag_avatar.errors import InputError, MissingDependencyError
 from cag_avatar.head_models.arkit import ARKIT_INDEX, ARKIT_NAMES
 
 __all__ = [
+    "EYE_LIDS",
     "EYE_OUTER_CORNERS",
     "FACE_LANDMARKS",
     "IRIS_LANDMARKS",
@@ -36,6 +37,12 @@ NUM_LANDMARKS = 478
 FACE_LANDMARKS = 468
 #: Centre and rim of the subject's right and left iris.
 IRIS_LANDMARKS = (range(468, 473), range(473, 478))
+#: Rims of the lids of the right and the left eye, from the outer corner along the lower lid; the
+#: inner corner is the ninth.
+EYE_LIDS = (
+    (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
+    (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
+)
 #: Landmarks of the outer corners of the right and the left eye.
 EYE_OUTER_CORNERS = (33, 263)
 

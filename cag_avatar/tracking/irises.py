@@ -23,15 +23,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS, IRIS_LANDMARKS
+from cag_avatar.tracking.face_landmarker import (
+    EYE_LIDS,
+    EYE_OUTER_CORNERS,
+    IRIS_LANDMARKS,
+)
 
 __all__ = ["EyeLook", "IrisTemplate", "combined_shifts", "eye_axes", "look_at"]
 
-#: Rims of the lids, right and left eye.
-_LIDS = (
-    (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
-    (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249),
-)
 #: Bridge and base of the nose: what a turned head does not shorten.
 _NOSE = (168, 2)
 #: Landmarks on bridge of the nose and temples, which closing lids do not move.
@@ -97,7 +96,7 @@ def look_at(
     """
     points = np.asarray(landmarks[:, :2], np.float64)
     turn = _SCALE * np.linalg.inv(axes)
-    lids = points[list(_LIDS[eye])]
+    lids = points[list(EYE_LIDS[eye])]
     shift = np.array([_WIDTH, _HEIGHT]) / 2 - turn @ lids[[0, 8]].mean(0)
     # Pixel centres lie at half integers here and at integers in OpenCV.
     moved = np.hstack([turn, (shift + turn @ [0.5, 0.5] - 0.5)[:, None]])
@@ -129,7 +128,7 @@ class IrisTemplate:
         template = cls._mean(looks, centres, None)
         for number in range(_ROUNDS):
             fine = number >= _ROUNDS - _FINE_ROUNDS
-            centres = np.array([template.centre(look, fine)[0] for look in looks])
+            centres = np.array([template.centre(look, fine) for look in looks])
             template = cls._mean(looks, centres, template)
         return template
 
@@ -145,24 +144,24 @@ class IrisTemplate:
             _gather(look.colors, look.at, centre, known, template is not None, total, weight)
         return cls((total / weight[:, None]).astype(np.float32))
 
-    def centre(self, look: EyeLook, fine: bool = True) -> tuple[NDArray[np.float64], float]:
-        """The iris's centre relative to its landmark, iris radii, [2], and the cost there.
+    def centre(self, look: EyeLook, fine: bool = True) -> NDArray[np.float64]:
+        """The iris's centre relative to its landmark, iris radii, [2].
 
         ``fine`` looks for it to a hundredth, else to a tenth.
         """
         x, y = _grid(_ACROSS, _COARSE), _grid(_DOWN, _COARSE)
-        found, cost = self._best(look, x, y)
+        found = self._best(look, x, y)
         if fine:
             near = _grid(3 * _FINE, _FINE)
-            found, cost = self._best(look, found[0] + near, found[1] + near)
-        return found, cost
+            found = self._best(look, found[0] + near, found[1] + near)
+        return found
 
-    def _best(self, look: EyeLook, x: Array, y: Array) -> tuple[NDArray[np.float64], float]:
+    def _best(self, look: EyeLook, x: Array, y: Array) -> NDArray[np.float64]:
         costs = np.empty((len(x), len(y)))
         _costs(look.colors, look.at, self.rings, x, y, costs)
         i, j = np.unravel_index(int(costs.argmin()), costs.shape)
         found = [_vertex(x, costs[:, j], int(i)), _vertex(y, costs[i], int(j))]
-        return np.array(found, np.float64), float(costs[i, j])
+        return np.array(found, np.float64)
 
 
 def combined_shifts(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cag_avatar.errors import InputError
 from cag_avatar.head_models.base import REGIONS
+from cag_avatar.tracking.face_landmarker import EYE_LIDS
 
 __all__ = [
     "EYE_LEFT",
@@ -41,12 +42,7 @@ INNER_LIP: tuple[int, ...] = (
     78, 95, 88, 178, 87, 14, 317, 402, 318, 324,
     308, 415, 310, 311, 312, 13, 82, 81, 80, 191,
 )  # fmt: skip
-EYE_RIGHT: tuple[int, ...] = (
-    33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246,
-)  # fmt: skip
-EYE_LEFT: tuple[int, ...] = (
-    263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466,
-)  # fmt: skip
+EYE_RIGHT, EYE_LEFT = EYE_LIDS
 #: Landmarks on the cheeks, whose skin tells how bright a frame is.
 _CHEEKS = (50, 280, 205, 425, 36, 266, 101, 330)
 

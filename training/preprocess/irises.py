@@ -65,7 +65,7 @@ def _measure(
         centres = np.full((2, 2), np.nan)
         for eye, (one, template) in enumerate(zip(look(frame), templates, strict=True)):
             if one is not None and template is not None:
-                centres[eye] = template.centre(one)[0]
+                centres[eye] = template.centre(one)
         return centres
 
     centres = np.empty((count, 2, 2))

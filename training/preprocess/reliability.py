@@ -25,6 +25,8 @@ from scipy.ndimage import grey_closing, grey_dilation, median_filter
 from scipy.sparse import csr_array
 from scipy.spatial import Delaunay
 
+from cag_avatar.tracking.face_landmarker import EYE_LIDS
+
 __all__ = ["find_reliability"]
 
 _LOG = logging.getLogger(__name__)
@@ -76,12 +78,12 @@ _MOUTH = _Part(
 )  # fmt: skip
 _LEFT_EYE = _Part(
     (362, 263),
-    (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466), (),
+    EYE_LIDS[1], (),
     0, -1.0, 0.35, 0.08,
 )  # fmt: skip
 _RIGHT_EYE = _Part(
     (33, 133),
-    (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246), (),
+    EYE_LIDS[0], (),
     0, -1.0, 0.35, 0.08,
 )  # fmt: skip
 _PARTS = (_MOUTH, _LEFT_EYE, _RIGHT_EYE)

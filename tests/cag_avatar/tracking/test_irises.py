@@ -80,7 +80,7 @@ def found_in(clip, eye: int) -> NDArray[np.float64]:
     looks = [look_at(p, m, a, eye) for p, m, a in zip(pictures, landmarks, axes, strict=True)]
     assert all(look is not None for look in looks)
     template = IrisTemplate.learn(looks)
-    return np.stack([a @ template.centre(o)[0] for a, o in zip(axes, looks, strict=True)])
+    return np.stack([a @ template.centre(o) for a, o in zip(axes, looks, strict=True)])
 
 
 @pytest.mark.parametrize("eye", [0, 1])
