@@ -92,8 +92,9 @@ class Tracking:
     torso_pose: NDArray[np.float32]
     """Canonical to camera space, [T, 4, 4]."""
     landmarks: NDArray[np.float32] | None
-    """Detected landmarks, [T, 478, 3]: x and y in pixels of the crop, z as MediaPipe gives it; None
-    in a dataset that was imported."""
+    """Detected landmarks, [T, 478, 3]: x and y in pixels of the crop, z as MediaPipe gives it; the
+    irises' where they were found in the pictures (``irises_in_pictures`` of DatasetInfo.tracking).
+    None in a dataset that was imported."""
     timestamps: NDArray[np.float64]
     """Presentation time of each frame since the start of the video, seconds, [T]."""
     source_frames: NDArray[np.int64] = None  # type: ignore[assignment]

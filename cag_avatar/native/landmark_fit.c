@@ -8,6 +8,7 @@
 
 typedef struct {
     int32_t landmarks, coefficients, iterations, held; /* held near ``before`` */
+    int32_t skin;                                      /* of the landmarks, the first ones */
     const double *rest;                                /* [N, 3] metres */
     const double *basis;                               /* [N, 3, E] */
     const double *weight;                              /* [N] */
@@ -154,7 +155,7 @@ static void gather(const LandmarkFit *f, double *matrix, double *right, double *
     int n = f->landmarks, size = 6 + f->coefficients, s = stride_of(f->coefficients);
     Eye eyes[2] = {eye_of(f, 0), eye_of(f, 1)};
     double most = 0.0;
-    for (int i = 0; i < n; i++) most = fmax(most, f->weight[i]);
+    for (int i = 0; i < f->skin; i++) most = fmax(most, f->weight[i]);
     memset(matrix, 0, sizeof(double) * s * s);
     memset(right, 0, sizeof(double) * s);
     memset(rows, 0, sizeof(double) * 2 * s);

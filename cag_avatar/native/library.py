@@ -31,8 +31,8 @@ __all__ = [
     "load_library",
 ]
 
-#: Live frames; Gaussians, offset network and blending in training; live tracking.
-LibraryName = Literal["frame", "compose", "offsets", "splatting", "landmark_fit"]
+#: Live frames; Gaussians, offset network and blending in training; live tracking; irises.
+LibraryName = Literal["frame", "compose", "offsets", "splatting", "landmark_fit", "irises"]
 
 _LOG = logging.getLogger(__name__)
 _FLAGS = (

@@ -17,7 +17,6 @@ from cag_avatar.rendering.mesh import MeshBuffers, rasterize, visible_faces
 from cag_avatar.tracking.clip_prior import ClipPrior, clip_prior, model_prior
 from cag_avatar.tracking.code_prior import code_prior, corrected_prior, with_free_gaze
 from cag_avatar.tracking.conjugate_gaze import with_conjugate_gaze
-from cag_avatar.tracking.face_landmarker import IRIS_LANDMARKS
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState
 from cag_avatar.tracking.fitting import (
@@ -27,6 +26,7 @@ from cag_avatar.tracking.fitting import (
     initial_state,
     landmark_residuals,
 )
+from cag_avatar.tracking.irises import with_irises
 from cag_avatar.tracking.landmark_correction import load_landmark_correction
 from cag_avatar.tracking.landmark_embedding import (
     LandmarkEmbedding,
@@ -92,11 +92,10 @@ def _observe(model: HeadModel, observations: Observations, config: FitConfig) ->
 
 def _with_irises(landmarks: NDArray[np.float32], observations: Observations) -> Tensor:
     """Landmarks [T, 478, 2] with what the pictures add to the irises'."""
-    moved = np.array(landmarks, np.float32)
-    if observations.irises is not None:
-        for eye, indices in enumerate(IRIS_LANDMARKS):
-            moved[:, indices] += observations.irises[:, eye, None]
-    return torch.from_numpy(moved)
+    shifts = observations.irises
+    return torch.from_numpy(
+        np.array(landmarks, np.float32) if shifts is None else with_irises(landmarks, shifts)
+    )
 
 
 def _weights(embedding: LandmarkEmbedding, observed: _Observed, config: FitConfig) -> Tensor:
@@ -210,8 +209,8 @@ class ClipFit:
 
     def with_conjugate_gaze(self) -> ClipFit:
         """With eyes that look up and down together; see :func:`with_conjugate_gaze`."""
-        code = with_conjugate_gaze(self.state.code, self.model.expression_names)
-        state = replace(self.state, code=code)
+        code = with_conjugate_gaze(self.state.code.numpy(), self.model.expression_names)
+        state = replace(self.state, code=torch.from_numpy(code))
         return ClipFit(self.model, self._space, state, self._size, self._observed, self._config)
 
     def landmark_rmse(self) -> float:

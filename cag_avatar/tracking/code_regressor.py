@@ -129,6 +129,11 @@ class CodeRegressor:
         return self.distance(landmarks) <= OWN_DISTANCE
 
     @property
+    def irises_in_pictures(self) -> bool:
+        """Whether it learned from irises found in the pictures instead of the landmarker's."""
+        return bool(self.protocol.get("irises_in_pictures", False))
+
+    @property
     def coefficients(self) -> int:
         """Number of coefficients E. Raises as :meth:`codes`."""
         return int(self._session().get_outputs()[0].shape[-1])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cag_avatar.head_models.arkit import MAX_GAZE_PITCH, MAX_GAZE_YAW
 from cag_avatar.native.library import check_layout, load_library
+from cag_avatar.tracking.face_landmarker import FACE_LANDMARKS
 from cag_avatar.tracking.fit_config import FitConfig
 
 __all__ = ["CompiledFit", "Pose"]
@@ -29,7 +30,9 @@ class _LandmarkFit(ctypes.Structure):
     """``LandmarkFit`` of landmark_fit.c."""
 
     _fields_ = (
-        *((name, c_int32) for name in ("landmarks", "coefficients", "iterations", "held")),
+        *((name, c_int32) for name in (
+            "landmarks", "coefficients", "iterations", "held", "skin",
+        )),
         *((name, c_void_p) for name in ("rest", "basis", "weight", "normal", "eye")),
         ("look", c_int32 * 8),
         ("eye_centre", c_double * 6),
@@ -104,7 +107,7 @@ class CompiledFit:
         constants["eye"] = np.ascontiguousarray(eye, np.int32)
         self._constants = constants  # C has their addresses
         self._call = _LandmarkFit(
-            landmarks=count, coefficients=self._size, gaze_yaw=MAX_GAZE_YAW,
+            landmarks=count, coefficients=self._size, skin=FACE_LANDMARKS, gaze_yaw=MAX_GAZE_YAW,
             gaze_pitch=MAX_GAZE_PITCH, noise=config.landmark_deviation,
             robust=config.robust_scale, smooth_rotation=config.smooth_rotation,
             smooth_translation=10 * config.smooth_translation,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["with_conjugate_gaze"]
 
 _SIDES = ("Left", "Right")
 
 
-def with_conjugate_gaze(codes: Tensor, names: Sequence[str]) -> Tensor:
+def with_conjugate_gaze(codes: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:
     """Codes [T, E] in which both eyes are as high, and of two opposed coefficients one is 0.
 
     A fit sees the eyeball, which only the difference of two opposed coefficients turns, and the
@@ -26,14 +28,16 @@ def with_conjugate_gaze(codes: Tensor, names: Sequence[str]) -> Tensor:
     wanted = [f"eyeLook{way}{side}" for way in ("Up", "Down", "In", "Out") for side in _SIDES]
     if any(name not in place for name in wanted):
         return codes
-    codes = codes.clone()
+    codes = codes.copy()
 
-    def turned(one: str, other: str, side: str) -> Tensor:
-        return codes[:, place[f"eyeLook{one}{side}"]] - codes[:, place[f"eyeLook{other}{side}"]]
+    def turned(one: str, other: str, side: str) -> NDArray[Any]:
+        return np.asarray(
+            codes[:, place[f"eyeLook{one}{side}"]] - codes[:, place[f"eyeLook{other}{side}"]]
+        )
 
     up = (turned("Up", "Down", "Left") + turned("Up", "Down", "Right")) / 2
     for side in _SIDES:
         for one, other, turn in (("Up", "Down", up), ("In", "Out", turned("In", "Out", side))):
-            codes[:, place[f"eyeLook{one}{side}"]] = turn.clamp_min(0)
-            codes[:, place[f"eyeLook{other}{side}"]] = (-turn).clamp_min(0)
+            codes[:, place[f"eyeLook{one}{side}"]] = np.maximum(turn, 0)
+            codes[:, place[f"eyeLook{other}{side}"]] = np.maximum(-turn, 0)
     return codes

@@ -16,12 +16,20 @@ from numpy.typing import NDArray
 
 from cag_avatar.errors import InputError
 from cag_avatar.head_models.arkit import ARKIT_NAMES
-from cag_avatar.tracking.code_prior import ArrayPrior, code_prior, corrected_prior
+from cag_avatar.tracking.code_prior import (
+    ArrayPrior,
+    code_prior,
+    corrected_prior,
+    with_free_gaze,
+)
 from cag_avatar.tracking.code_regressor import OWN_DISTANCE, CodeRegressor
+from cag_avatar.tracking.conjugate_gaze import with_conjugate_gaze
 from cag_avatar.tracking.face_landmarker import DetectedFace, FaceLandmarker
 from cag_avatar.tracking.fit_config import FitConfig
+from cag_avatar.tracking.irises import with_irises
 from cag_avatar.tracking.landmark_correction import face_colors, load_landmark_correction
 from cag_avatar.tracking.live_fit import LiveFit, LiveState
+from cag_avatar.tracking.live_irises import EyeLooks, LiveIrises, look_at_eyes
 from cag_avatar.tracking.live_points import load_live_points
 from cag_avatar.tracking.operator_choice import OperatorChoice
 from cag_avatar.tracking.operator_shape import OperatorFrames, OperatorShape
@@ -107,13 +115,15 @@ class FaceEstimate:
 class _Seen:
     face: DetectedFace
     colors: NDArray[np.float32]
+    eyes: EyeLooks
 
 
 class ExpressionEstimator:
     """Estimates codes from the images of one camera; not for several threads at once.
 
     The mean head is used until enough frames of the operator are seen; then their own shape, which
-    is solved in another process. From then on landmarks are corrected as in the fit of a clip.
+    is solved in another process. From then on landmarks are corrected and irises found in the
+    pictures as in the fit of a clip.
 
     Args:
         config: settings.
@@ -143,6 +153,7 @@ class ExpressionEstimator:
         self._state: LiveState | None = None
         self._mean_fit = self._fit = LiveFit(self._points, self._config.fit)
         self._operator: OperatorShape | None = None
+        self._irises: LiveIrises | None = None
         self._pending: OperatorSolver | None = None
 
     @property
@@ -178,9 +189,10 @@ class ExpressionEstimator:
             )  # fmt: skip
         face = faces.pop(chosen)
         self._scores.append(face.scores)
-        seen = _Seen(face, face_colors(image, face.landmarks))
-        self._calibrate(seen)
-        landmarks, prior = self._observe(seen)
+        colors = face_colors(image, face.landmarks)
+        self._calibrate(image, face, colors)
+        shifts = None if self._irises is None else self._irises.shifts(image, face.landmarks)
+        landmarks, prior = self._observe(face, colors, shifts)
         if self._state is None:
             focal = None if self._operator is None else self._operator.focal
             state, error = self._fit.start(landmarks, prior, _middle(size), focal)
@@ -188,19 +200,31 @@ class ExpressionEstimator:
             state, error = self._fit.track(self._state, landmarks, prior, self._config.iterations)
         self._state = state
         pose = state.head_pose()
+        code = state.code
+        if self._irises is not None:
+            code = with_conjugate_gaze(code[None], ARKIT_NAMES)[0]
         return FaceEstimate(
-            state.code.astype(np.float32),
+            code.astype(np.float32),
             pose,
             float(np.exp(-((error / _CONFIDENCE_SCALE) ** 2))),
             True,
             _eyes_seen(face, size, pose),
-            None
-            if self._regressor is None
-            else self._regressor.codes(face.landmarks[None], face.scores[None])[0],
+            self._regressed(face, shifts),
             face,
             tuple(faces),
             self._choice.number,
         )
+
+    def _regressed(
+        self, face: DetectedFace, shifts: NDArray[np.float32] | None
+    ) -> NDArray[np.float32] | None:
+        """Code [E] by the avatar's regressor, if there is one; ``shifts`` of the irises [2, 2]."""
+        if self._regressor is None:
+            return None
+        landmarks = face.landmarks
+        if shifts is not None and self._regressor.irises_in_pictures:
+            landmarks = with_irises(landmarks, shifts)
+        return self._regressor.codes(landmarks[None], face.scores[None])[0]
 
     def restart(self) -> None:
         """Forget the operator, as when the camera starts again: another may sit before it."""
@@ -209,7 +233,7 @@ class ExpressionEstimator:
 
     def _forget(self) -> None:
         """Forget who the operator is and how they look."""
-        self._state, self._operator, self._own = None, None, None
+        self._state, self._operator, self._irises, self._own = None, None, None, None
         self._fit = self._mean_fit
         self._kept, self._seen = [], 0
         self._scores.clear()
@@ -239,17 +263,26 @@ class ExpressionEstimator:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _observe(self, seen: _Seen) -> tuple[NDArray[np.float32], ArrayPrior]:
-        """Landmarks [478, 2] and prior of a frame, corrected once the operator is known."""
-        face = seen.face
-        operator = self._operator
+    def _observe(
+        self,
+        face: DetectedFace,
+        colors: NDArray[np.float32],
+        shifts: NDArray[np.float32] | None,
+    ) -> tuple[NDArray[np.float32], ArrayPrior]:
+        """Landmarks [478, 2] and prior of a frame, corrected once the operator is known; ``shifts``
+        [2, 2] are what the picture adds to the irises."""
+        operator, fit = self._operator, self._config.fit
         if self._correction is None or operator is None or operator.typical is None:
-            return face.landmarks[:, :2], self._prior()
-        better = self._correction.correct(
-            face.landmarks[None], face.scores[None], seen.colors[None], operator.typical,
-            rigid=self._config.fit.correction == "rigid",
-        )  # fmt: skip
-        return better.landmarks[0], corrected_prior(better, self._config.fit)
+            landmarks, prior = face.landmarks[:, :2], self._prior()
+        else:
+            better = self._correction.correct(
+                face.landmarks[None], face.scores[None], colors[None], operator.typical,
+                rigid=fit.correction == "rigid",
+            )  # fmt: skip
+            landmarks, prior = better.landmarks[0], corrected_prior(better, fit)
+        if shifts is None:
+            return landmarks, prior
+        return with_irises(landmarks, shifts), with_free_gaze(prior, fit)
 
     def _prior(self) -> ArrayPrior:
         # code_prior takes the resting values from the frames it is given; the newest is the last.
@@ -257,7 +290,9 @@ class ExpressionEstimator:
         recent = list(self._scores) if enough else [self._scores[-1]]
         return code_prior(np.stack(recent), self._config.fit).at([-1])
 
-    def _calibrate(self, seen: _Seen) -> None:
+    def _calibrate(
+        self, image: NDArray[np.uint8], face: DetectedFace, colors: NDArray[np.float32]
+    ) -> None:
         if self._operator is not None:
             return
         if self._pending is not None:
@@ -265,7 +300,7 @@ class ExpressionEstimator:
                 self._take_operator(self._pending)
             return
         if self._seen % self._config.calibration_stride == 0:
-            self._kept.append(seen)
+            self._kept.append(_Seen(face, colors, look_at_eyes(image, face.landmarks)))
         self._seen += 1
         if len(self._kept) >= self._config.calibration_frames and self._size is not None:
             self._pending = OperatorSolver(self._frames(self._size))
@@ -287,6 +322,7 @@ class ExpressionEstimator:
             np.stack([kept.face.landmarks for kept in self._kept]),
             np.stack([kept.face.scores for kept in self._kept]),
             np.stack([kept.colors for kept in self._kept]),
+            [kept.eyes for kept in self._kept],
         )
 
     def _take_operator(self, solved: OperatorSolver) -> None:
@@ -301,7 +337,11 @@ class ExpressionEstimator:
             self._kept, self._seen = [], 0
             return
         self._operator = solved.result()
-        self._fit = LiveFit(self._points, self._config.fit, self._operator.rest)
+        irises = self._operator.irises
+        self._irises = None if irises is None else LiveIrises(irises)
+        self._fit = LiveFit(
+            self._points, self._config.fit, self._operator.rest, self._irises is not None
+        )
         self._state = None  # start anew with the operator's shape
         _LOG.info("operator's shape solved from %d frames", len(self._kept))
 

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cag_avatar.tracking.face_landmarker import (
@@ -28,8 +27,19 @@ from cag_avatar.tracking.face_landmarker import (
     EYE_OUTER_CORNERS,
     IRIS_LANDMARKS,
 )
+from cag_avatar.tracking.iris_kernels import gather_rings, template_costs
 
-__all__ = ["EyeLook", "IrisTemplate", "combined_shifts", "eye_axes", "look_at"]
+__all__ = [
+    "EyeLook",
+    "IrisTemplate",
+    "combined_shifts",
+    "eye_axes",
+    "eye_proportion",
+    "iris_places",
+    "joint_motion",
+    "look_at",
+    "with_irises",
+]
 
 #: Bridge and base of the nose: what a turned head does not shorten.
 _NOSE = (168, 2)
@@ -43,6 +53,7 @@ _SCALE, _WIDTH, _HEIGHT = 14.0, 96, 64
 _LEAST_OPENING = 0.3
 #: The template's rings, and the radius at which it ends, in iris radii.
 _RINGS, _REACH = 24, 1.8
+_DENSITY = _RINGS / _REACH
 #: Rounds of learning; in the last of them centres are refined.
 _ROUNDS, _FINE_ROUNDS = 5, 2
 #: Farthest that a centre is looked for, and steps, in iris radii.
@@ -67,20 +78,41 @@ class EyeLook(NamedTuple):
     """Where those pixels are: x along the line of the eyes, y down, [P, 2]."""
 
 
-def eye_axes(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
+def eye_proportion(landmarks: NDArray[np.floating]) -> float:
+    """Distance of the eyes' outer corners over the length of the nose, median of T faces.
+
+    Args:
+        landmarks: pixels, [T, 478, 2 or 3].
+    """
+    across, nose = _lengths(np.asarray(landmarks[..., :2], np.float64))
+    return float(np.median(across / np.maximum(nose, 1.0)))
+
+
+def eye_axes(
+    landmarks: NDArray[np.floating], proportion: float | None = None
+) -> NDArray[np.float64]:
     """One iris radius along the line of the eyes and one down, pixels, as columns, [T, 2, 2].
 
     Args:
         landmarks: pixels, [T, 478, 2 or 3]. A turned head shortens the eyes' distance or the nose;
             the other one keeps the scale.
+        proportion: of :func:`eye_proportion`; by default that of these faces.
     """
     points = np.asarray(landmarks[..., :2], np.float64)
+    if proportion is None:
+        proportion = eye_proportion(points)
     along = points[:, EYE_OUTER_CORNERS[1]] - points[:, EYE_OUTER_CORNERS[0]]
-    across = np.maximum(np.linalg.norm(along, axis=1), 1.0)
-    nose = np.linalg.norm(points[:, _NOSE[0]] - points[:, _NOSE[1]], axis=1)
-    length = np.maximum(across, nose * np.median(across / np.maximum(nose, 1.0)))
+    across, nose = _lengths(points)
+    length = np.maximum(across, nose * proportion)
     x, y = (along * (_RADIUS * length / across)[:, None]).T
     return np.asarray(np.stack([np.stack([x, -y], -1), np.stack([y, x], -1)], 1), np.float64)
+
+
+def _lengths(points: NDArray[np.float64]) -> tuple[Array, Array]:
+    """Distance of the eyes' outer corners and length of the nose, pixels, [T] each."""
+    along = points[:, EYE_OUTER_CORNERS[1]] - points[:, EYE_OUTER_CORNERS[0]]
+    nose = np.linalg.norm(points[:, _NOSE[0]] - points[:, _NOSE[1]], axis=1)
+    return np.maximum(np.linalg.norm(along, axis=1), 1.0), nose
 
 
 def look_at(
@@ -141,7 +173,8 @@ class IrisTemplate:
         weight = np.full(_RINGS + 2, 1e-3)
         known = np.zeros_like(total, dtype=np.float32) if template is None else template.rings
         for look, centre in zip(looks, centres, strict=True):
-            _gather(look.colors, look.at, centre, known, template is not None, total, weight)
+            half = 0.0 if template is None else _HALF
+            gather_rings(look.colors, look.at, known, _DENSITY, centre, half, total, weight)
         return cls((total / weight[:, None]).astype(np.float32))
 
     def centre(self, look: EyeLook, fine: bool = True) -> NDArray[np.float64]:
@@ -157,8 +190,8 @@ class IrisTemplate:
         return found
 
     def _best(self, look: EyeLook, x: Array, y: Array) -> NDArray[np.float64]:
-        costs = np.empty((len(x), len(y)))
-        _costs(look.colors, look.at, self.rings, x, y, costs)
+        costs = template_costs(look.colors, look.at, self.rings, _DENSITY, x, y, _OTHER)
+        costs += _PULL * (np.square(x)[:, None] + np.square(y))
         i, j = np.unravel_index(int(costs.argmin()), costs.shape)
         found = [_vertex(x, costs[:, j], int(i)), _vertex(y, costs[i], int(j))]
         return np.array(found, np.float64)
@@ -186,13 +219,8 @@ def combined_shifts(
         return np.zeros(shift.shape, np.float32)
     for eye in np.flatnonzero(seen.any(0)).tolist():
         shift[:, eye] -= np.median(shift[seen[:, eye], eye], 0)
-    both = np.where(seen[..., None], shift, 0).sum(1) / np.maximum(seen.sum(1), 1)[:, None]
-    shift = np.where(seen[..., None], shift, both[:, None])
-    shift[..., 1] = both[:, None, 1]
-    points = np.asarray(landmarks[..., :2], np.float64)
-    irises = points[:, [indices[0] for indices in IRIS_LANDMARKS]]
-    face = points[:, _STILL].mean(1, keepdims=True)
-    place = np.einsum("tij,tej->tei", np.linalg.inv(axes), irises - face)
+    shift = joint_motion(shift)
+    place = iris_places(landmarks, axes)
     frames = np.arange(len(shift))
     for eye in range(2):
         for axis in range(2):
@@ -200,6 +228,36 @@ def combined_shifts(
             wanted = np.interp(frames, frames[either], known) - place[:, eye, axis]
             shift[~either, eye, axis] = wanted[~either]
     return np.einsum("tij,tej->tei", axes, shift).astype(np.float32)
+
+
+def joint_motion(shift: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shifts [T, 2, 2] of two eyes that are as high, and of which a hidden one (NaN) moves with the
+    other; where both are hidden, 0."""
+    seen = np.isfinite(shift[..., 0])
+    both = np.where(seen[..., None], shift, 0).sum(1) / np.maximum(seen.sum(1), 1)[:, None]
+    shift = np.where(seen[..., None], shift, both[:, None])
+    shift[..., 1] = both[:, None, 1]
+    return shift
+
+
+def iris_places(landmarks: NDArray[np.floating], axes: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Where the irises' landmarks lie in the face, iris radii, [T, 2, 2]; arguments as for
+    :func:`combined_shifts`."""
+    points = np.asarray(landmarks[..., :2], np.float64)
+    irises = points[:, [indices[0] for indices in IRIS_LANDMARKS]]
+    face = points[:, _STILL].mean(1, keepdims=True)
+    return np.einsum("tij,tej->tei", np.linalg.inv(axes), irises - face)
+
+
+def with_irises(
+    landmarks: NDArray[np.floating], shifts: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """Landmarks [..., 478, D] (pixels) whose irises are moved by ``shifts`` [..., 2, 2] (right eye
+    first), those of each iris together."""
+    moved = np.array(landmarks, np.float32)
+    for eye, indices in enumerate(IRIS_LANDMARKS):
+        moved[..., list(indices), :2] += shifts[..., eye, None, :]
+    return moved
 
 
 def _grid(reach: float, step: float) -> NDArray[np.float64]:
@@ -215,46 +273,3 @@ def _vertex(at: Array, costs: Array, index: int) -> float:
         if bend > 1e-12:
             return float(at[index] + 0.5 * (left - right) / bend * (at[1] - at[0]))
     return float(at[index])
-
-
-@njit(nogil=True, cache=True)
-def _costs(colors: Array, at: Array, rings: Array, x: Array, y: Array, out: Array) -> None:
-    """Mean difference from the template for centres x [X], y [Y]: out [X, Y]."""
-    for i in range(len(x)):
-        for j in range(len(y)):
-            total = 0.0
-            for p in range(len(at)):
-                place = math.hypot(at[p, 0] - x[i], at[p, 1] - y[j]) * (_RINGS / _REACH)
-                place = min(place, float(_RINGS))
-                ring = int(place)
-                share = place - ring
-                off = 0.0
-                for c in range(3):
-                    value = rings[ring, c] + share * (rings[ring + 1, c] - rings[ring, c])
-                    off += abs(colors[p, c] - value)
-                total += min(off, _OTHER)
-            out[i, j] = total / len(at) + _PULL * (x[i] * x[i] + y[j] * y[j])
-
-
-@njit(nogil=True, cache=True)
-def _gather(
-    colors: Array, at: Array, centre: Array, rings: Array, weigh: bool, total: Array, weight: Array
-) -> None:
-    """Add the pixels of a look to the rings' sums [26, 3] and weights [26]."""
-    for p in range(len(at)):
-        place = math.hypot(at[p, 0] - centre[0], at[p, 1] - centre[1]) * (_RINGS / _REACH)
-        place = min(place, float(_RINGS))
-        ring = int(place)
-        share = place - ring
-        trust = 1.0
-        if weigh:
-            off = 0.0
-            for c in range(3):
-                value = rings[ring, c] + share * (rings[ring + 1, c] - rings[ring, c])
-                off += abs(colors[p, c] - value)
-            trust = 1.0 / (1.0 + (off / _HALF) ** 2)
-        for k in range(2):
-            part = trust * (share if k else 1.0 - share)
-            weight[ring + k] += part
-            for c in range(3):
-                total[ring + k, c] += part * colors[p, c]

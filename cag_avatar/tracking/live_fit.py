@@ -26,8 +26,6 @@ from cag_avatar.tracking.live_points import LivePoints
 __all__ = ["LiveFit", "LiveState"]
 
 _LOG = logging.getLogger(__name__)
-#: The eyeballs' centres lie behind the irises, metres: see SurfacePoints.local().
-_IRIS_TO_CENTRE = 0.012
 #: Behind the face, canonical space: see normal_equations.
 _BEHIND = (0.0, -0.02, -0.09)
 
@@ -64,10 +62,15 @@ class LiveFit:
         config: weights.
         rest: landmarks of the person's rest head, metres, canonical space, [478, 3]; by default
             those of the mean head.
+        irises: those of the irises are found in the pictures.
     """
 
     def __init__(
-        self, points: LivePoints, config: FitConfig, rest: NDArray[np.floating] | None = None
+        self,
+        points: LivePoints,
+        config: FitConfig,
+        rest: NDArray[np.floating] | None = None,
+        irises: bool = False,
     ) -> None:
         self._config = config
         self._mean = points.mean.astype(np.float64)
@@ -75,14 +78,14 @@ class LiveFit:
         self._basis: Array = np.ascontiguousarray(
             points.expression.astype(np.float64).transpose(1, 2, 0)
         )
-        self._weights = landmark_weights(points.spread, config).astype(np.float64)
+        self._weights = landmark_weights(points.spread, config, irises).astype(np.float64)
         normal = self._mean - _BEHIND
         self._normal = normal / np.linalg.norm(normal, axis=1, keepdims=True)
         self._eyes = [np.nonzero(points.eye == side)[0] for side in (0, 1)]
         self._centres = np.zeros((2, 3))
         for side, index in enumerate(self._eyes):
             if len(index):
-                self._centres[side] = self._rest[index].mean(0) - (0.0, 0.0, _IRIS_TO_CENTRE)
+                self._centres[side] = self._rest[index].mean(0) + points.eye_arm[side]
         self._look = [
             [ARKIT_INDEX[f"eyeLook{name}{side}"] for name in ("In", "Out", "Up", "Down")]
             for side in ("Left", "Right")
@@ -250,7 +253,8 @@ class LiveFit:
         rows[..., 3:6] = 0.1 * jacobian  # translation in decimetres
         np.matmul(jacobian @ rotation, derivative, out=rows[..., 6:])
         towards = -(self._normal @ rotation.T)[:, 2]
-        squared = np.square(residual).sum(-1) * self._weights / self._weights.max()
+        squared = np.square(residual).sum(-1) * self._weights
+        squared /= self._weights[:FACE_LANDMARKS].max()
         squared /= config.landmark_deviation**2
         weight = self._weights * np.clip((towards + 0.1) / 0.5, 0.05, 1.0)
         weight *= 1.0 / (1.0 + squared / config.robust_scale**2) ** 2

@@ -27,7 +27,7 @@ from cag_avatar.tracking.face_landmarker import NUM_LANDMARKS
 __all__ = ["LivePoints", "load_live_points"]
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = "cag_avatar-live-points-1"
+_FORMAT = "cag_avatar-live-points-2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,8 @@ class LivePoints:
     """How coefficients move them, [52, 478, 3]."""
     eye: NDArray[np.int32]
     """0 or 1 for points on the left or right eyeball, else -1, [478]."""
+    eye_arm: NDArray[np.float32]
+    """From the middle of an eyeball's points to its centre, metres, [2, 3]: see eye_arms()."""
     spread: NDArray[np.float32]
     """Of the LandmarkEmbedding, [478]."""
 
@@ -67,7 +69,7 @@ class LivePoints:
         """Whether shapes and values are such as C may be given."""
         n = NUM_LANDMARKS
         shapes = {"mean": (n, 3), "expression": (len(ARKIT_NAMES), n, 3), "eye": (n,)}
-        shapes["spread"] = (n,)
+        shapes |= {"eye_arm": (2, 3), "spread": (n,)}
         fits = all(getattr(self, name).shape == shape for name, shape in shapes.items())
         finite = all(np.isfinite(array).all() for array in vars(self).values())
         return fits and finite and bool(np.isin(self.eye, (-1, 0, 1)).all())
@@ -101,8 +103,11 @@ def _kept_file(model: Path) -> Path:
 
 
 def _make(head_model: str) -> LivePoints:
+    import torch
+
     from cag_avatar.head_models import REGIONS, LinearHeadModel, load_head_model
     from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
+    from cag_avatar.tracking.surface_basis import eye_arms
 
     model = load_head_model(head_model)
     if model.expression_names != ARKIT_NAMES:
@@ -115,9 +120,11 @@ def _make(head_model: str) -> LivePoints:
     for side, name in enumerate(("eye_left", "eye_right")):
         eye[region == REGIONS.index(name)] = side
     _LOG.info("landmarks of head model '%s' prepared, once on this machine", model.name)
+    mean = embedding.points(model.vertices, model.faces)
     return LivePoints(
-        embedding.points(model.vertices, model.faces).numpy(),
+        mean.numpy(),
         embedding.points(model.expression_basis, model.faces).numpy(),
         eye,
+        eye_arms(model, mean, torch.from_numpy(eye)).numpy(),
         embedding.spread.numpy(),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import Any
@@ -17,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cag_avatar.tracking.fit_config import FitConfig
+from cag_avatar.tracking.irises import EyeLook
 from cag_avatar.tracking.landmark_correction import Typical
+from cag_avatar.tracking.live_irises import EyeLooks, OperatorIrises, learn_irises
 
 __all__ = ["OperatorFrames", "OperatorShape", "solve_operator"]
 
@@ -38,15 +41,23 @@ class OperatorFrames:
     """MediaPipe's blendshape scores, [T, 52]."""
     colors: NDArray[np.float32]
     """Of face_colors(), [T, 468, 3]."""
+    eyes: Sequence[EyeLooks]
+    """Of look_at_eyes(), T of them."""
 
     def to_bytes(self) -> bytes:
         """For another process."""
         settings = {"head_model": self.head_model, "size": self.size, "config": asdict(self.config)}
+        looks = [look for pair in self.eyes for look in pair]
+        seen = [look for look in looks if look is not None]
+        nothing = np.zeros((0, 3), np.float32), np.zeros((0, 2), np.float32)
         return _packed(
             settings=np.array(json.dumps(settings)),
             landmarks=self.landmarks,
             scores=self.scores,
             colors=self.colors,
+            eye_pixels=np.array([0 if look is None else len(look.at) for look in looks], np.int64),
+            eye_colors=np.concatenate([nothing[0], *(look.colors for look in seen)]),
+            eye_at=np.concatenate([nothing[1], *(look.at for look in seen)]),
         )
 
     @classmethod
@@ -56,7 +67,15 @@ class OperatorFrames:
         settings = json.loads(str(arrays.pop("settings")))
         width, height = settings["size"]
         config = FitConfig(**settings["config"])
-        return cls(settings["head_model"], (width, height), config, **arrays)
+        counts = arrays.pop("eye_pixels")
+        ends = np.cumsum(counts)[:-1]
+        colors, at = (np.split(arrays.pop(name), ends) for name in ("eye_colors", "eye_at"))
+        looks = [
+            EyeLook(*parts) if count else None
+            for count, *parts in zip(counts, colors, at, strict=True)
+        ]
+        eyes = list(zip(looks[::2], looks[1::2], strict=True))
+        return cls(settings["head_model"], (width, height), config, eyes=eyes, **arrays)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +88,16 @@ class OperatorShape:
     """Focal length, pixels."""
     typical: Typical | None
     """Of the operator, for the landmark correction; None where there is no correction."""
+    irises: OperatorIrises | None = None
+    """Theirs; None where they were hardly seen."""
 
     def to_bytes(self) -> bytes:
         """For another process."""
         arrays = {"rest": self.rest, "focal": np.array(self.focal)}
         if self.typical is not None:
             arrays |= {"features": self.typical.features, "error": self.typical.error}
+        if self.irises is not None:
+            arrays |= {f"iris_{name}": np.asarray(v) for name, v in vars(self.irises).items()}
         return _packed(**arrays)
 
     @classmethod
@@ -82,7 +105,13 @@ class OperatorShape:
         """Inverse of :meth:`to_bytes`. Raises ValueError when the data is none of it."""
         arrays = _unpacked(data)
         typical = Typical(arrays["features"], arrays["error"]) if "features" in arrays else None
-        return cls(arrays["rest"], float(arrays["focal"]), typical)
+        irises = None
+        if "iris_rings" in arrays:
+            rings, centres, proportion = (
+                arrays[f"iris_{name}"] for name in ("rings", "centres", "proportion")
+            )
+            irises = OperatorIrises(rings, centres, float(proportion))
+        return cls(arrays["rest"], float(arrays["focal"]), typical, irises)
 
 
 def solve_operator(frames: OperatorFrames) -> OperatorShape:
@@ -122,7 +151,8 @@ def solve_operator(frames: OperatorFrames) -> OperatorShape:
         arguments = (points, found, weights, clip_prior(prior), config)
         state = fit_frames(state, *arguments, iterations=3)
         state = at_distance(fit_shared(state, *arguments, iterations=4), config)
-        return OperatorShape(points.rest(state.shape).numpy(), state.focal, typical)
+        rest = points.rest(state.shape).numpy()
+    return OperatorShape(rest, state.focal, typical, learn_irises(frames.eyes, frames.landmarks))
 
 
 def _packed(**arrays: NDArray[Any]) -> bytes:

@@ -22,6 +22,7 @@ __all__ = [
     "PosedSurfacePoints",
     "ShapeSpace",
     "SurfacePoints",
+    "eye_arms",
     "shape_space",
     "smooth_offset_modes",
 ]
@@ -162,6 +163,8 @@ class SurfacePoints:
     """[E, N, 3]."""
     eye: Tensor
     """0 or 1 for points on the left or right eyeball, else -1, [N] int64."""
+    eye_arm: Tensor
+    """Of :func:`eye_arms`, [2, 3]."""
 
     @property
     def neutral(self) -> Tensor:
@@ -181,10 +184,8 @@ class SurfacePoints:
         for side, index in enumerate(on_eye):
             if not len(index):
                 continue
-            # The five iris landmarks span a plane near the cornea; the ball's centre lies 12 mm
-            # behind.
             suffix = ("Left", "Right")[side]
-            centre = rest[index].mean(0) - rest.new_tensor([0.0, 0.0, 0.012])
+            centre = rest[index].mean(0) + self.eye_arm[side]
             look = {n: ARKIT_INDEX[f"eyeLook{n}{suffix}"] for n in ("In", "Out", "Up", "Down")}
             outward = 1.0 if side == 0 else -1.0
             yaw = outward * (code[:, look["Out"]] - code[:, look["In"]]) * MAX_GAZE_YAW
@@ -235,6 +236,22 @@ def shape_space(model: HeadModel) -> ShapeSpace:
     return ShapeSpace(model)
 
 
+def eye_arms(model: HeadModel, points: Tensor, eye: Tensor) -> Tensor:
+    """From the middle of each eyeball's points to the centre about which it turns, on the mean
+    head, metres, [2, 3] (left, right); 0 where there are no points.
+
+    Args:
+        model: the head model.
+        points: on its mean head, canonical space, metres, [N, 3].
+        eye: 0 or 1 for points on the left or right eyeball, else -1, [N].
+    """
+    arms = points.new_zeros(2, 3)
+    for side, centre in enumerate(model.eye_centres(model.vertices)):
+        if (eye == side).any():
+            arms[side] = centre - points[eye == side].mean(0)
+    return arms
+
+
 class ShapeSpace:
     """Identity basis and smooth offsets of a head model as one unit-variance shape vector.
 
@@ -268,7 +285,8 @@ class ShapeSpace:
             eye[self.model.face_region[faces] == REGIONS.index(name)] = side
         mean, shape = at(self.model.vertices[None])[0], torch.cat([identity, offsets])
         model = self.model
+        arm = eye_arms(model, mean, eye)
         if isinstance(model, LinearHeadModel) and model.expression_names == ARKIT_NAMES:
-            return SurfacePoints(mean, shape, at(model.expression_basis), eye)
+            return SurfacePoints(mean, shape, at(model.expression_basis), eye, arm)
         none = mean.new_zeros(0, len(faces), 3)
-        return PosedSurfacePoints(mean, shape, none, eye, self, faces, barycentric)
+        return PosedSurfacePoints(mean, shape, none, eye, arm, self, faces, barycentric)

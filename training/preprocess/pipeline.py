@@ -28,6 +28,7 @@ from cag_avatar.errors import InputError
 from cag_avatar.head_models import load_head_model
 from cag_avatar.tracking.clip_fit import Observations
 from cag_avatar.tracking.face_landmarker import find_landmarker_model
+from cag_avatar.tracking.irises import with_irises
 
 __all__ = ["preprocess", "work_folder"]
 
@@ -166,6 +167,7 @@ def preprocess(
                     "frames_in_video": len(found.times),
                     "frames_with_face": count,
                     "frames_without_face": found.without_face(),
+                    "irises_in_pictures": irises is not None,
                     "seconds": stages.seconds,
                 }
                 writer.finish(
@@ -186,7 +188,7 @@ def preprocess(
                         codes=fit.state.code.numpy(),
                         head_pose=fit.state.head_pose().numpy(),
                         torso_pose=torso,
-                        landmarks=landmarks,
+                        landmarks=landmarks if irises is None else with_irises(landmarks, irises),
                         timestamps=found.times[found.frames],
                         source_frames=found.frames,
                         reliability=reliability,

@@ -131,6 +131,7 @@ def train_regressor(
         "raw_scores_error_of_training_frames": code_errors(None, readings, wanted, head)[
             "raw_scores"
         ],
+        "irises_in_pictures": bool(dataset.info.tracking.get("irises_in_pictures", False)),
         "seed": config.seed,
     }
     _LOG.info(

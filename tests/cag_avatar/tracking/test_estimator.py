@@ -101,6 +101,56 @@ def test_the_operators_shape_comes_from_the_background(show: Show) -> None:
         assert again.confidence > 0.7
 
 
+def test_once_calibrated_the_gaze_follows_the_irises_in_the_pictures(  # type: ignore[no-untyped-def]
+    photographer, show: Show
+) -> None:
+    """Also those that the avatar's regressor is told, if it learned from such."""
+    config = EstimatorConfig(calibration_frames=10, calibration_stride=1)
+    told: list[NDArray[np.floating]] = []
+
+    class Listening(_Stub):
+        def codes(self, landmarks, scores):  # type: ignore[no-untyped-def]
+            told.append(landmarks[0])
+            return super().codes(landmarks, scores)
+
+        def distance(self, landmarks):  # type: ignore[no-untyped-def]
+            return 0.0
+
+    blank = np.zeros((468, 3), np.float32), np.zeros((478, 3), np.float32)
+    stub = Listening(b"", *blank, {"irises_in_pictures": True})
+
+    def looking(amount: float) -> NDArray[np.uint8]:
+        code = torch.zeros(52)
+        code[ARKIT_INDEX["eyeLookOutLeft"]] = code[ARKIT_INDEX["eyeLookInRight"]] = max(amount, 0)
+        code[ARKIT_INDEX["eyeLookInLeft"]] = code[ARKIT_INDEX["eyeLookOutRight"]] = max(-amount, 0)
+        return np.asarray(photographer.photograph(code, show.poses[0], 512, 416))
+
+    images = [looking(0.5 * np.sin(t)) for t in range(10)]
+    with ExpressionEstimator(config, stub) as estimator:
+        for t in range(400):
+            estimator.estimate(images[t % 10], 40_000_000 * t)
+            if estimator.calibrated:
+                break
+            time.sleep(0.03)
+        assert estimator._irises is not None
+        found = {}
+        for amount in (-0.5, 0.5):
+            image = looking(amount)
+            for _ in range(8):
+                t += 1
+                estimate = estimator.estimate(image, 40_000_000 * t)
+            assert estimate.face is not None
+            irises = told[-1][[468, 473], :2] - estimate.face.landmarks[[468, 473], :2]
+            assert (irises != 0).any(1).all()
+            found[amount] = estimate.code
+    for amount, code in found.items():
+        for out, inward in (("Left", "Right"), ("Right", "Left")):
+            sign = amount if out == "Left" else -amount
+            assert code[ARKIT_INDEX[f"eyeLookOut{out}"]] == pytest.approx(max(sign, 0), abs=0.2)
+            assert code[ARKIT_INDEX[f"eyeLookIn{inward}"]] == pytest.approx(max(sign, 0), abs=0.2)
+        assert code[ARKIT_INDEX["eyeLookUpLeft"]] == code[ARKIT_INDEX["eyeLookUpRight"]]
+
+
 def test_a_calibration_that_fails_is_tried_again(
     show: Show, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -35,7 +35,9 @@ PRIOR = clip_prior(code_prior(np.zeros((2, 52)), CONFIG))
 @pytest.fixture(scope="module")
 def points(embedding: LandmarkEmbedding, shape_space: ShapeSpace) -> SurfacePoints:
     p = shape_space.points(embedding.faces, embedding.barycentric)
-    return SurfacePoints(p.mean.double(), p.shape.double(), p.expression.double(), p.eye)
+    return SurfacePoints(
+        p.mean.double(), p.shape.double(), p.expression.double(), p.eye, p.eye_arm.double()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +183,11 @@ def test_initial_pose_is_near(points: SurfacePoints, state: FitState) -> None:
     neutral = replace(state, code=torch.zeros_like(state.code), shape=torch.zeros_like(state.shape))
     pixels = fitting.landmark_residuals(neutral, points, torch.zeros(2, 478, 2).double())
     single = SurfacePoints(
-        points.mean.float(), points.shape.float(), points.expression.float(), points.eye
+        points.mean.float(),
+        points.shape.float(),
+        points.expression.float(),
+        points.eye,
+        points.eye_arm.float(),
     )
     config = FitConfig(focal_length=900)
     start = fitting.initial_state(single, pixels.float(), state.centre, config)

@@ -52,8 +52,8 @@ def kind(request, native_builds: Path, monkeypatch: pytest.MonkeyPatch):  # type
     compiled_fit._library.cache_clear()
 
 
-def live_fit(kind: str, state: FitState, points: SurfacePoints) -> LiveFit:
-    live = LiveFit(load_live_points("anny"), CONFIG, points.rest(state.shape).numpy())
+def live_fit(kind: str, state: FitState, points: SurfacePoints, irises: bool = False) -> LiveFit:
+    live = LiveFit(load_live_points("anny"), CONFIG, points.rest(state.shape).numpy(), irises)
     assert (live._compiled is None) == (kind == "numpy")
     return live
 
@@ -95,10 +95,12 @@ def assert_same(live: LiveState, plain: FitState) -> None:
     assert live.focal == pytest.approx(plain.focal, rel=1e-5)
 
 
-def test_follows_the_torch_fit_over_a_stream(kind, points, weights):
+@pytest.mark.parametrize("irises", [False, True])
+def test_follows_the_torch_fit_over_a_stream(kind, points, embedding, irises):
     """Turning head, opening mouth, a glance and codes at their bounds."""
+    weights = torch.from_numpy(landmark_weights(embedding.spread.numpy(), CONFIG, irises))
     plain = state_of(points, torch.full((52,), 0.1), [0.0, 0.0, 0.0])
-    live, quick = live_fit(kind, plain, points), live_state(plain)
+    live, quick = live_fit(kind, plain, points, irises), live_state(plain)
     for frame in range(6):
         code = torch.zeros(52)
         code[ARKIT_INDEX["jawOpen"]] = 0.15 * frame

@@ -36,7 +36,7 @@ def same(one: LivePoints, other: LivePoints) -> bool:
 def test_are_those_of_the_fit(embedding: LandmarkEmbedding, shape_space: ShapeSpace) -> None:
     points = shape_space.points(embedding.faces, embedding.barycentric)
     live = load_live_points("anny")
-    for name in ("mean", "expression", "eye"):
+    for name in ("mean", "expression", "eye", "eye_arm"):
         expected = getattr(points, name).numpy()
         np.testing.assert_allclose(getattr(live, name), expected, atol=1e-7, err_msg=name)
     np.testing.assert_array_equal(live.spread, embedding.spread.numpy())

@@ -16,9 +16,11 @@ from cag_avatar.tracking import fitting, operator_solver
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
+from cag_avatar.tracking.live_irises import learn_irises, look_at_eyes
 from cag_avatar.tracking.operator_shape import OperatorFrames, OperatorShape, solve_operator
 from cag_avatar.tracking.operator_solver import OperatorSolver
 from cag_avatar.tracking.surface_basis import ShapeSpace, SurfacePoints
+from tests.cag_avatar.tracking.painted_eyes import painted_clip
 
 COUNT = 6
 
@@ -52,8 +54,9 @@ def frames(points: SurfacePoints, truth: FitState) -> OperatorFrames:
     landmarks = np.concatenate([pixels, np.zeros((COUNT, 478, 1))], -1).astype(np.float32)
     scores = np.full((COUNT, 52), 0.1, np.float32)
     colors = np.full((COUNT, 468, 3), 120.0, np.float32)
+    eyes = [(None, None)] * COUNT
     return OperatorFrames(
-        "anny", (320, 260), FitConfig(correction="none"), landmarks, scores, colors
+        "anny", (320, 260), FitConfig(correction="none"), landmarks, scores, colors, eyes
     )
 
 
@@ -71,6 +74,30 @@ def test_frames_and_shape_come_through_as_they_are(frames: OperatorFrames) -> No
     assert back.typical is not None
     np.testing.assert_array_equal(back.typical.features, corrected.typical.features)
     np.testing.assert_array_equal(back.typical.error, corrected.typical.error)
+    assert back.irises is None
+
+
+def test_eyes_come_through_and_are_learned(frames: OperatorFrames) -> None:
+    """Also those that a frame does not show."""
+    clip = painted_clip()
+    looks = [look_at_eyes(p, m) for p, m in zip(clip.pictures, clip.landmarks, strict=True)]
+    looks[3] = (None, looks[3][1])
+    looks[4] = (None, None)
+    given = replace(frames, eyes=looks)
+    again = OperatorFrames.from_bytes(given.to_bytes())
+    for pair, back in zip(given.eyes, again.eyes, strict=True):
+        for look, other in zip(pair, back, strict=True):
+            assert (look is None) == (other is None)
+            for a, b in zip(look or (), other or (), strict=True):
+                np.testing.assert_array_equal(a, b)
+    learned = learn_irises(again.eyes, clip.landmarks)
+    assert learned is not None
+    shape = OperatorShape(np.zeros((478, 3), np.float32), 700.0, None, learned)
+    restored = OperatorShape.from_bytes(shape.to_bytes()).irises
+    assert restored is not None
+    np.testing.assert_array_equal(restored.rings, learned.rings)
+    np.testing.assert_array_equal(restored.centres, learned.centres)
+    assert restored.proportion == learned.proportion
 
 
 def test_the_person_is_found_beside_the_caller(

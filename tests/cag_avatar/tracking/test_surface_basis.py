@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cag_avatar.head_models import REGIONS, HeadModel
+from cag_avatar.head_models import ARKIT_INDEX, REGIONS, HeadModel
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
 from cag_avatar.tracking.surface_basis import ShapeSpace
 
@@ -33,6 +33,28 @@ def test_points_know_their_eye(embedding: LandmarkEmbedding, shape_space: ShapeS
     assert (eye[:468] == -1).all()
     assert (eye[468:473] == 1).all()
     assert (eye[473:] == 0).all()
+
+
+@pytest.mark.parametrize("way", ["Up", "Down", "In", "Out"])
+def test_irises_turn_as_the_models(
+    head: HeadModel,
+    embedding: LandmarkEmbedding,
+    shape_space: ShapeSpace,
+    shape: torch.Tensor,
+    way: str,
+) -> None:
+    points = shape_space.points(embedding.faces, embedding.barycentric)
+    code = torch.zeros(1, 52)
+    for side in ("Left", "Right"):
+        code[0, ARKIT_INDEX[f"eyeLook{way}{side}"]] = 0.8
+    still = torch.eye(4)[None]
+    shape = 0.2 * shape  # a whole standard deviation of everything is no head
+    rest = head.rest_vertices(*shape_space.split(shape))
+    posed = embedding.points(head.posed_vertices(rest, code, still, still), head.faces)[0]
+    found = points.local(points.rest(shape), code)[0][0]
+    moved = (posed - points.rest(shape))[468:].norm(dim=1)
+    assert moved.min() > 0.004
+    torch.testing.assert_close(found[468:], posed[468:], atol=2e-4, rtol=0)
 
 
 def test_offsets_are_small_on_skin_and_large_on_the_scalp(

@@ -62,7 +62,9 @@ def person() -> tuple[SimpleNamespace, Readings, NDArray[np.float32]]:
         landmarks=landmarks.astype(np.float32),
         scores=scores.astype(np.float32),
     )
-    dataset = SimpleNamespace(path="d", tracking=tracking, info=SimpleNamespace(head_model="anny"))
+    dataset = SimpleNamespace(
+        path="d", tracking=tracking, info=SimpleNamespace(head_model="anny", tracking={})
+    )
     readings = Readings(np.arange(FRAMES), tracking.landmarks, tracking.scores)
     return dataset, readings, codes
 
