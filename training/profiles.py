@@ -25,7 +25,7 @@ Profile = Literal["quick", "standard", "paper"]
 
 def _quick() -> TrainConfig:
     return TrainConfig(
-        iterations=1100,
+        iterations=1700,
         sizes=((0.0, 256), (0.4, 512)),
         refinement=RefinementConfig(at=(0.4,), steps=6),
     )

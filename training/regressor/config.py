@@ -17,7 +17,7 @@ class RegressorConfig:
     """Principal components of the input."""
     hidden: int = 256
     """Units of each of the two hidden layers."""
-    steps: int = 1000
+    steps: int = 2000
     """Steps of AdamW."""
     batch: int = 128
     """Faces a step."""
@@ -25,18 +25,18 @@ class RegressorConfig:
     """Learning rate."""
     weight_decay: float = 0.1
     """Of AdamW."""
-    noise: float = 0.03
-    """Standard deviation of the noise on the components."""
-    made_up: int = 3000
+    noise: float = 0.05
+    """Standard deviation of the noise on the components, whose mean square is 1."""
+    made_up: int = 6000
     """Made-up faces."""
     score_noise: float = 0.1
     """Standard deviation of the noise on a made-up face's scores: they are hardly more than a
     guess."""
-    shares: tuple[float, ...] = (0.3, 0.6, 0.85)
+    shares: tuple[float, ...] = (0.3, 0.5, 0.7)
     """Shares of made-up faces in a batch, of which cross-validation takes the best."""
     folds: int = 3
     """Parts of the training frames, each a stretch of time, for the cross-validation."""
-    trial: float = 0.25
+    trial: float = 0.15
     """Length of a trial of the cross-validation, as a share of ``steps``."""
     seed: int = 0
     """Of all random numbers."""

@@ -16,8 +16,6 @@ __all__ = ["RegressorNetwork"]
 
 #: Version of the ONNX operators: they have not changed since.
 _OPSET, _IR_VERSION = 13, 8
-#: Brings principal components to a size of about one.
-_WHITEN = 0.25
 
 
 class RegressorNetwork:
@@ -50,8 +48,10 @@ class RegressorNetwork:
         weighted = (features - mean) * np.sqrt(weight)[:, None]
         # Eigenvectors of the covariance: three times quicker than a singular value decomposition.
         first = NUM_FEATURES - min(config.components, len(features))
-        _, directions = eigh(weighted.T @ weighted, subset_by_index=(first, NUM_FEATURES - 1))
-        basis = directions.T * _WHITEN
+        kept = (first, NUM_FEATURES - 1)
+        variances, directions = eigh(weighted.T @ weighted, subset_by_index=kept)
+        # One scale for all: components that vary little are mostly the landmarker's noise.
+        basis = directions.T / np.sqrt(max(float(variances.mean()), 1e-12))
         project = nn.Linear(NUM_FEATURES, len(basis))
         project.weight.data = torch.from_numpy(basis).float()
         project.bias.data = torch.from_numpy(-(basis @ mean)).float()
