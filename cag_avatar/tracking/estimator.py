@@ -339,6 +339,8 @@ class ExpressionEstimator:
         self._operator = solved.result()
         irises = self._operator.irises
         self._irises = None if irises is None else LiveIrises(irises)
+        if irises is None:
+            _LOG.info("hardly an eye was seen open: irises stay where the landmarker has them")
         self._fit = LiveFit(
             self._points, self._config.fit, self._operator.rest, self._irises is not None
         )

@@ -54,6 +54,8 @@ _LEAST_OPENING = 0.3
 #: The template's rings, and the radius at which it ends, in iris radii.
 _RINGS, _REACH = 24, 1.8
 _DENSITY = _RINGS / _REACH
+#: A template is learned from so many frames at least.
+_LEAST_LOOKS = 8
 #: Rounds of learning; in the last of them centres are refined.
 _ROUNDS, _FINE_ROUNDS = 5, 2
 #: Farthest that a centre is looked for, and steps, in iris radii.
@@ -104,7 +106,9 @@ def eye_axes(
     along = points[:, EYE_OUTER_CORNERS[1]] - points[:, EYE_OUTER_CORNERS[0]]
     across, nose = _lengths(points)
     length = np.maximum(across, nose * proportion)
-    x, y = (along * (_RADIUS * length / across)[:, None]).T
+    whole = np.linalg.norm(along, axis=1) > 0.5  # else there is no line of the eyes
+    unit = np.where(whole[:, None], along / across[:, None], [1.0, 0.0])
+    x, y = (unit * (_RADIUS * length)[:, None]).T
     return np.asarray(np.stack([np.stack([x, -y], -1), np.stack([y, x], -1)], 1), np.float64)
 
 
@@ -154,8 +158,10 @@ class IrisTemplate:
     """At distances 0, 1.8 / 24, ... iris radii, and one ring for all beyond 1.8, [26, 3]."""
 
     @classmethod
-    def learn(cls, looks: Sequence[EyeLook]) -> IrisTemplate:
-        """Learn it from some frames of one eye."""
+    def learn(cls, looks: Sequence[EyeLook]) -> IrisTemplate | None:
+        """Learn it from some frames of one eye; None from fewer than 8."""
+        if len(looks) < _LEAST_LOOKS:
+            return None
         centres = np.zeros((len(looks), 2))
         template = cls._mean(looks, centres, None)
         for number in range(_ROUNDS):

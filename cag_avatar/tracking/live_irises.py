@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,8 +23,6 @@ __all__ = ["EyeLooks", "LiveIrises", "OperatorIrises", "learn_irises", "look_at_
 #: What a frame shows of the right and of the left eye.
 EyeLooks = tuple[EyeLook | None, EyeLook | None]
 
-#: Frames that must show an eye, at least, for a template.
-_LEAST_FRAMES = 8
 #: Frames over which the irises' usual place is followed: a minute or so.
 _USUAL = 1500
 
@@ -59,10 +56,10 @@ def learn_irises(
         looks: of T frames.
         landmarks: theirs, pixels, [T, 478, 2 or 3].
     """
-    templates: list[IrisTemplate | None] = []
-    for eye in range(2):
-        seen = [look for pair in looks if (look := pair[eye]) is not None]
-        templates.append(IrisTemplate.learn(seen) if len(seen) >= _LEAST_FRAMES else None)
+    templates = [
+        IrisTemplate.learn([look for pair in looks if (look := pair[eye]) is not None])
+        for eye in range(2)
+    ]
     known = [template for template in templates if template is not None]
     if not known:
         return None
@@ -89,7 +86,11 @@ class LiveIrises:
         self._templates = [
             IrisTemplate(rings) if np.isfinite(rings).all() else None for rings in operator.rings
         ]
-        self._usual: deque[NDArray[np.float64]] = deque(operator.centres, maxlen=_USUAL)
+        # Of the last frames, in a ring; NaN where there are none yet.
+        self._usual = np.full((_USUAL, 2, 2), np.nan)
+        known = operator.centres[-_USUAL:]
+        self._usual[: len(known)] = known
+        self._next = len(known) % _USUAL
         self._place: NDArray[np.float64] | None = None
 
     def shifts(
@@ -107,7 +108,8 @@ class LiveIrises:
         centres = _centres(look_at_eyes(image, landmarks, self._proportion), self._templates)
         place = iris_places(landmarks[None], axes)[0]
         if np.isfinite(centres).any():
-            self._usual.append(centres)
+            self._usual[self._next] = centres
+            self._next = (self._next + 1) % _USUAL
             shift = joint_motion((centres - self._middle())[None])[0]
             self._place = place + shift
         else:
@@ -116,10 +118,9 @@ class LiveIrises:
 
     def _middle(self) -> NDArray[np.float64]:
         """Median of the centres that were seen, [2, 2]; 0 for an eye that never was."""
-        usual = np.stack(self._usual)
         middle = np.zeros((2, 2))
         for eye in range(2):
-            seen = usual[np.isfinite(usual[:, eye, 0]), eye]
+            seen = self._usual[np.isfinite(self._usual[:, eye, 0]), eye]
             if len(seen):
                 middle[eye] = np.median(seen, axis=0)
         return middle

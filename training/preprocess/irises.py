@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -20,8 +21,10 @@ from cag_avatar.tracking.irises import (
 
 __all__ = ["find_irises"]
 
-#: Frames that the eyes' templates are learned from, at most, and at least for there to be one.
-_LEARNING_FRAMES, _LEAST_FRAMES = 100, 8
+_LOG = logging.getLogger(__name__)
+
+#: Frames that the eyes' templates are learned from, at most.
+_LEARNING_FRAMES = 100
 
 
 def find_irises(
@@ -57,9 +60,13 @@ def _measure(
     chosen = np.unique(np.linspace(0, count - 1, min(count, _LEARNING_FRAMES)).astype(int))
     looks = list(ordered_map(look, chosen.tolist()))
     templates = list(
-        ordered_map(_learn, ([one for one in eye if one] for eye in zip(*looks, strict=True)))
+        ordered_map(
+            IrisTemplate.learn, ([one for one in eye if one] for eye in zip(*looks, strict=True))
+        )
     )
     del looks
+    if not any(templates):
+        _LOG.info("hardly an eye is seen open: irises stay where the landmarker has them")
 
     def measure(frame: int) -> NDArray[np.float64]:
         centres = np.full((2, 2), np.nan)
@@ -73,7 +80,3 @@ def _measure(
         centres[frame] = found
         advance(frame + 1)
     return combined_shifts(centres, landmarks, axes)
-
-
-def _learn(looks: list[EyeLook]) -> IrisTemplate | None:
-    return IrisTemplate.learn(looks) if len(looks) >= _LEAST_FRAMES else None

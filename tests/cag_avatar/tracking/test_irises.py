@@ -37,6 +37,7 @@ def found_in(clip: PaintedClip, eye: int) -> NDArray[np.float64]:
     looks = [look_at(picture, landmarks, a, eye) for picture, landmarks, a in frames]
     assert all(look is not None for look in looks)
     template = IrisTemplate.learn(looks)
+    assert template is not None
     return np.stack([a @ template.centre(o) for a, o in zip(axes, looks, strict=True)])
 
 
@@ -66,6 +67,14 @@ def test_a_turned_head_keeps_its_scale_and_a_tilted_one_its_axes() -> None:
     np.testing.assert_allclose(axes[0], 0.066 * 124 * np.eye(2), rtol=1e-3)
     np.testing.assert_allclose(axes[2], axes[0], rtol=1e-6)
     np.testing.assert_allclose(axes[3], np.array([[c, -s], [s, c]]) @ axes[0], rtol=1e-6)
+
+
+def test_a_face_without_extent_has_axes() -> None:
+    """All landmarks at one place, or eyes one above the other by a rounding error."""
+    axes = eye_axes(np.zeros((2, 478, 2)))
+    assert np.abs(np.linalg.det(axes)).min() > 0
+    nothing = np.zeros((478, 3), np.float32)
+    assert look_at(np.zeros((40, 40, 3), np.uint8), nothing, axes[0], 0) is None
 
 
 def test_both_eyes_rise_together_and_constant_shifts_do_not_count() -> None:
