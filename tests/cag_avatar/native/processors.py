@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,23 @@ from cag_avatar.native import library
 PROCESSORS: dict[str, tuple[str, ...]] = {"this one": ("-march=native",)}
 if platform.machine() == "x86_64":
     PROCESSORS |= {"AVX2": ("-mavx2", "-mfma"), "SSE": ("-msse4.1",)}
+
+
+@contextmanager
+def code_of(name: str, folder: Path, clear: Callable[[], None]) -> Iterator[None]:
+    """The code built for a kind of processor, or with "numpy" none; ``clear`` forgets what a module
+    has loaded."""
+    clear()
+    if name == "numpy":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CAG_AVATAR_NATIVE", "0")
+            library.load_library.cache_clear()
+            yield
+        library.load_library.cache_clear()
+    else:
+        with built_for(name, folder):
+            yield
+    clear()
 
 
 @contextmanager

@@ -8,29 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cag_avatar.native.library import load_library
 from cag_avatar.tracking import iris_kernels
 from cag_avatar.tracking.iris_kernels import gather_rings, template_costs
-from tests.cag_avatar.native.processors import PROCESSORS, built_for
+from tests.cag_avatar.native.processors import PROCESSORS, code_of
 
 DENSITY, MOST, HALF = 4.0, 0.8, 0.5
 
 
 @pytest.fixture(params=["numpy", *PROCESSORS])
-def kind(request, native_builds: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def kind(request, native_builds: Path):  # type: ignore[no-untyped-def]
     """Which code runs."""
-    iris_kernels._library.cache_clear()
-    if request.param == "numpy":
-        monkeypatch.setenv("CAG_AVATAR_NATIVE", "0")
-        load_library.cache_clear()
-        assert iris_kernels._library() is None
+    clear = iris_kernels._library.cache_clear
+    with code_of(request.param, native_builds / request.param, clear):
+        assert (iris_kernels._library() is None) == (request.param == "numpy")
         yield
-        load_library.cache_clear()
-    else:
-        with built_for(request.param, native_builds / request.param):
-            assert iris_kernels._library() is not None
-            yield
-    iris_kernels._library.cache_clear()
 
 
 @pytest.fixture(scope="module")

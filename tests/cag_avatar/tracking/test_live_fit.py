@@ -10,7 +10,6 @@ import torch
 
 from cag_avatar.geometry import rotation_vector_to_matrix
 from cag_avatar.head_models import ARKIT_INDEX
-from cag_avatar.native.library import load_library
 from cag_avatar.tracking import compiled_fit, fitting
 from cag_avatar.tracking.clip_prior import clip_prior
 from cag_avatar.tracking.code_prior import ArrayPrior, code_prior
@@ -21,7 +20,7 @@ from cag_avatar.tracking.landmark_weights import landmark_weights
 from cag_avatar.tracking.live_fit import LiveFit, LiveState
 from cag_avatar.tracking.live_points import load_live_points
 from cag_avatar.tracking.surface_basis import ShapeSpace, SurfacePoints
-from tests.cag_avatar.native.processors import PROCESSORS, built_for
+from tests.cag_avatar.native.processors import PROCESSORS, code_of
 
 CONFIG = FitConfig(smooth_code=0.1)
 CENTRE = (250.0, 260.0)
@@ -38,18 +37,11 @@ def weights(embedding: LandmarkEmbedding) -> torch.Tensor:
 
 
 @pytest.fixture(params=["numpy", *PROCESSORS])
-def kind(request, native_builds: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def kind(request, native_builds: Path):  # type: ignore[no-untyped-def]
     """Which code runs."""
-    compiled_fit._library.cache_clear()
-    if request.param == "numpy":
-        monkeypatch.setenv("CAG_AVATAR_NATIVE", "0")
-        load_library.cache_clear()
+    clear = compiled_fit._library.cache_clear
+    with code_of(request.param, native_builds / request.param, clear):
         yield request.param
-        load_library.cache_clear()
-    else:
-        with built_for(request.param, native_builds / request.param):
-            yield request.param
-    compiled_fit._library.cache_clear()
 
 
 def live_fit(kind: str, state: FitState, points: SurfacePoints, irises: bool = False) -> LiveFit:
