@@ -152,8 +152,9 @@ def _refine(
     for step in range(config.steps):
         optimizer.param_groups[0]["lr"] = config.final_rate ** (step / max(config.steps - 1, 1))
         correction = unit * rate
-        raw = avatar.raw_offsets(*apply_correction(correction.detach(), values, pivot))
-        gaussians = avatar.avatar.gaussians(*apply_correction(correction, values, pivot), raw=raw)
+        corrected = apply_correction(correction, values, pivot)
+        raw = avatar.raw_offsets(*(value.detach() for value in corrected))
+        gaussians = avatar.avatar.gaussians(*corrected, raw=raw)
         image = rasterizer.render(
             gaussians.means,
             gaussians.quaternions,
