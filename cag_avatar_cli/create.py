@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from cag_avatar_training.create import CreateConfig, create
-from cag_avatar_training.dataset import Split
 from cag_avatar_training.preprocess import PreprocessConfig
 from cag_avatar_training.profiles import Profile
+from cag_avatar_training.split import Split
 
 from cag_avatar_cli.options import Backend, Fusion, OutputPath, PathArgument
 from cag_avatar_cli.train import training_config

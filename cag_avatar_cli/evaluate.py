@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cag_avatar_training.dataset import Dataset, Split
+from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.evaluation import evaluate
 from cag_avatar_training.progress import bar
+from cag_avatar_training.split import Split
 from cag_avatar_training.synthetic.alignment import find_truth
 from rich.console import Console
 from rich.table import Table

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from cag_avatar_training.config import TrainConfig
-from cag_avatar_training.dataset import Dataset, Split
+from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.monitoring import Preview, TensorBoardScalars, TrainingObserver
 from cag_avatar_training.profiles import Profile, profile_config
+from cag_avatar_training.split import Split
 from cag_avatar_training.trainer import train
 
 from cag_avatar_cli.options import Backend, Fusion, OutputPath, PathArgument

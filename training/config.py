@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cag_avatar_training.dataset import Split, split_frames
 from cag_avatar_training.perceptual import PerceptualNet
+from cag_avatar_training.split import Split, split_frames
 
 from cag_avatar.avatar.config import AvatarConfig
 from cag_avatar.errors import InputError

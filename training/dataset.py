@@ -28,21 +28,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, get_args
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from cag_avatar_training.frame import Frame, FrameArrays
 from cag_avatar_training.parts import MOUTH_LABELS, PARSING_LABELS
+from cag_avatar_training.split import Split, split_frames
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch import Tensor
 
 from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
@@ -55,17 +56,13 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "DatasetWriter",
-    "Split",
     "Tracking",
-    "split_frames",
 ]
 
 FORMAT = "cag_avatar-dataset"
 FORMAT_VERSION = 2
 #: Landmarks of MediaPipe's face landmarker.
 NUM_LANDMARKS = 478
-
-Split = Literal["last", "blocks", "source"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -143,37 +140,6 @@ class DatasetInfo:
     """Of another program's dataset: its format, what it lacks, notes, as plain JSON values."""
 
 
-def split_frames(
-    frames: int, split: Split, source: Sequence[int] = ()
-) -> tuple[list[int], list[int]]:
-    """Training and held-out frame numbers of a clip.
-
-    ``last`` holds out the last 20 %; ``blocks`` the last 9 of every 46 frames, which keeps
-    expressions of all kinds on both sides; ``source`` the frames of the argument ``source``.
-
-    Raises:
-        InputError: unknown split, or one of the two sides would be empty.
-    """
-    if split == "last":
-        first = frames - round(frames * 0.2)
-        held_out = list(range(first, frames))
-    elif split == "blocks":
-        held_out = [frame for frame in range(frames) if frame % 46 >= 37]
-    elif split == "source":
-        held_out = sorted(source)
-        if not held_out:
-            raise InputError(
-                "split 'source': the dataset names no held-out frames; choose last or blocks"
-            )
-    else:
-        raise InputError(f"split: unknown '{split}', choose from {', '.join(get_args(Split))}")
-    out = set(held_out)
-    train = [frame for frame in range(frames) if frame not in out]
-    if not train or not held_out:
-        raise InputError(f"split '{split}': {frames} frames are too few, record a longer video")
-    return train, held_out
-
-
 class Dataset:
     """A dataset that has been checked; made by :meth:`open`.
 
@@ -189,7 +155,7 @@ class Dataset:
         self.path = path
         self.info = info
         self.tracking = tracking
-        self._cache: dict[tuple[int, int], _FrameArrays] = {}
+        self._cache: dict[tuple[int, int], FrameArrays] = {}
         self._cached_bytes = 0
 
     @classmethod
@@ -267,7 +233,7 @@ class Dataset:
                 )
                 nearest = cv2.resize(parsing, target, interpolation=cv2.INTER_NEAREST_EXACT)
                 parsing = np.asarray(nearest, np.uint8)
-            arrays = _FrameArrays(image, alpha, mouth, parsing)
+            arrays = FrameArrays(image, alpha, mouth, parsing)
             # Frames come in random order, so when the room is used up, keeping those that are there
             # is as good as replacing them.
             if self._cached_bytes + arrays.nbytes <= _CACHE_BYTES:
@@ -300,75 +266,6 @@ class Dataset:
                 f"{_REMAKE}"
             )
         return image.astype(np.uint8, copy=False)
-
-
-@dataclass(frozen=True)
-class _FrameArrays:
-    image: NDArray[np.uint8]
-    alpha: NDArray[np.uint8]
-    mouth: NDArray[np.uint8]
-    parsing: NDArray[np.uint8]
-
-    @property
-    def nbytes(self) -> int:
-        planes = (self.image, self.alpha, self.mouth, self.parsing)
-        return sum(plane.nbytes for plane in planes)
-
-
-class Frame:
-    """Images of one frame at one resolution."""
-
-    def __init__(
-        self, arrays: _FrameArrays, camera: PinholeCamera, device: torch.device | None = None
-    ) -> None:
-        self._arrays = arrays
-        self._device = device
-        self.camera = camera
-
-    def _on_device(self, plane: NDArray[np.uint8]) -> Tensor:
-        return torch.from_numpy(plane).to(self._device)
-
-    def _tensor(self, plane: NDArray[np.uint8]) -> Tensor:
-        return self._on_device(plane).float() / 255
-
-    @property
-    def alpha(self) -> Tensor:
-        """Matte [H, W] in [0, 1]."""
-        return self._tensor(self._arrays.alpha)
-
-    @property
-    def mouth(self) -> Tensor:
-        """Mask of lips, mouth interior and teeth, [H, W] in [0, 1]."""
-        return self._tensor(self._arrays.mouth)
-
-    @property
-    def parsing(self) -> Tensor:
-        """Part labels, indices into PARSING_LABELS, [H, W] uint8."""
-        return self._on_device(self._arrays.parsing)
-
-    def mask(self, *names: str) -> Tensor:
-        """Where any of the named parts is, [H, W] bool; names of PARSING_LABELS.
-
-        Raises:
-            KeyError: no such part.
-        """
-        parsing = self.parsing
-        found = torch.zeros(parsing.shape, dtype=torch.bool, device=parsing.device)
-        for name in names:
-            if name not in PARSING_LABELS:
-                raise KeyError(f"no part '{name}'; choose from {', '.join(PARSING_LABELS)}")
-            found |= parsing == PARSING_LABELS.index(name)
-        return found
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its planes."""
-        return self._arrays.nbytes
-
-    def target(self, background: Tensor) -> Tensor:
-        """The image over a background [3]: rgb * alpha + background * (1 - alpha), [H, W, 3]."""
-        alpha = self.alpha[..., None]
-        return self._tensor(self._arrays.image) * alpha + background * (1 - alpha)
 
 
 def _read_info(path: Path) -> tuple[DatasetInfo, int]:

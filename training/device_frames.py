@@ -6,7 +6,8 @@ import logging
 
 import numpy as np
 import torch
-from cag_avatar_training.dataset import Dataset, Frame
+from cag_avatar_training.dataset import Dataset
+from cag_avatar_training.frame import Frame
 from numpy.typing import NDArray
 from torch import Tensor
 

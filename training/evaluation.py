@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 from cag_avatar_training.config import LossConfig, RefinementConfig
-from cag_avatar_training.dataset import Dataset, Split
+from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.device import device_of
 from cag_avatar_training.lpips_metric import load_lpips
 from cag_avatar_training.metrics import l1, psnr, similarity_map, ssim_of_map
@@ -28,6 +28,7 @@ from cag_avatar_training.perceptual import (
 from cag_avatar_training.refinement import corrected_motion, correction_size, refine_frames
 from cag_avatar_training.regions import REGION_TEXT, RegionMasks
 from cag_avatar_training.regressor.readings import code_errors, read_faces
+from cag_avatar_training.split import Split
 from cag_avatar_training.synthetic.truth import Truth
 from numpy.typing import NDArray
 from torch import Tensor

@@ -20,9 +20,10 @@ from cag_avatar_training.checkpoint import (
     training_fingerprint,
 )
 from cag_avatar_training.config import TrainConfig
-from cag_avatar_training.dataset import Dataset, Frame
+from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.device import device_of
 from cag_avatar_training.device_frames import DeviceFrames
+from cag_avatar_training.frame import Frame
 from cag_avatar_training.gradient_sampling import sample_rows
 from cag_avatar_training.initialization import initialize_colors
 from cag_avatar_training.loss_reader import LossReader

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter, split_frames
+from cag_avatar_training.dataset import Dataset, DatasetInfo, DatasetWriter
 from safetensors.numpy import load_file, save_file
 
 from cag_avatar.camera import BLUR_VARIANCE
@@ -45,13 +45,6 @@ def test_channels_survive_as_rgb(tmp_path, tiny_dataset):
     assert target[5, 5].tolist() == pytest.approx([200 / 255, 0, 0])
 
 
-def test_target_is_composited(tiny_dataset):
-    frame = tiny_dataset.frame(0)
-    alpha = frame.alpha[..., None]
-    white, black = frame.target(torch.ones(3)), frame.target(torch.zeros(3))
-    torch.testing.assert_close(white - black, (1 - alpha).expand(-1, -1, 3))
-
-
 def test_smaller_frames_scale_the_camera(tiny_dataset):
     frame = tiny_dataset.frame(0, TINY_SIZE // 2)
     assert frame.target(torch.ones(3)).shape == (TINY_SIZE // 2, TINY_SIZE // 2, 3)
@@ -59,22 +52,6 @@ def test_smaller_frames_scale_the_camera(tiny_dataset):
     # The same blur on the head: half the standard deviation in pixels.
     assert tiny_dataset.frame(0).camera.blur_variance == pytest.approx(BLUR_VARIANCE)
     assert frame.camera.blur_variance == pytest.approx(BLUR_VARIANCE / 4)
-
-
-def test_splits():
-    train, held_out = split_frames(464, "last")
-    assert held_out == list(range(371, 464))
-    assert train == list(range(371))
-    train, held_out = split_frames(92, "blocks")
-    assert held_out == [*range(37, 46), *range(83, 92)]
-    assert sorted(train + held_out) == list(range(92))
-    with pytest.raises(InputError, match="too few"):
-        split_frames(20, "blocks")
-    with pytest.raises(InputError, match="unknown 'first'"):
-        split_frames(20, "first")
-    assert split_frames(4, "source", [3, 1]) == ([0, 2], [1, 3])
-    with pytest.raises(InputError, match="names no held-out frames"):
-        split_frames(4, "source")
 
 
 def _edit(path, **changes):

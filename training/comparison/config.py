@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, get_args
 
 from cag_avatar_training.config import RefinementConfig, TrainConfig
-from cag_avatar_training.dataset import Split
+from cag_avatar_training.split import Split
 
 from cag_avatar.avatar.config import AvatarConfig
 from cag_avatar.errors import InputError
