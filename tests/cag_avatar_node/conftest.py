@@ -272,3 +272,11 @@ def make_image_message(
 def make_image_fixture() -> Callable[..., Any]:
     """:func:`make_image_message`."""
     return make_image_message
+
+
+@pytest.fixture
+def dummy(tmp_path: Path) -> Path:
+    """A file that exists."""
+    path = tmp_path / "dummy"
+    path.write_bytes(b"nothing")
+    return path

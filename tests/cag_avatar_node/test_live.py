@@ -14,14 +14,6 @@ from cag_avatar.errors import InputError
 from cag_avatar_node.live import LiveConfig, run_live
 
 
-@pytest.fixture
-def dummy(tmp_path: Path) -> Path:
-    """A file that exists."""
-    path = tmp_path / "dummy"
-    path.write_bytes(b"nothing")
-    return path
-
-
 def test_import_needs_no_ros() -> None:
     code = (
         "import sys, cag_avatar_node.live; "

@@ -17,14 +17,6 @@ from cag_avatar_node.live_benchmark import LiveBenchmarkConfig, bench_live_path
 NODES = ["avatar_renderer", "expression_estimator", "avatar_display", "video_source"]
 
 
-@pytest.fixture
-def dummy(tmp_path: Path) -> Path:
-    """A file that exists."""
-    path = tmp_path / "dummy"
-    path.write_bytes(b"nothing")
-    return path
-
-
 def test_import_needs_no_ros_and_no_psutil() -> None:
     code = (
         "import sys, cag_avatar_node.live_benchmark; "

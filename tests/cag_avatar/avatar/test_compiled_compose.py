@@ -12,7 +12,7 @@ from cag_avatar.avatar import model
 from cag_avatar.avatar.model import Avatar
 from cag_avatar.gaussians.attributes import Gaussians
 from cag_avatar.native import library
-from tests.cag_avatar.native.processors import PROCESSORS, built_for
+from tests.cag_avatar.native.processors import PROCESSORS, built_for, no_code
 from tests.conftest import facing_pose, make_avatar
 
 
@@ -79,15 +79,8 @@ def test_is_used_for_single_precision_on_the_cpu(tiny_avatar: Avatar) -> None:
 
 
 def test_without_a_compiler_torch_does_it_and_that_is_logged(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv("CAG_AVATAR_NATIVE", "0")
-    library.load_library.cache_clear()
-    module._library.cache_clear()
-    try:
-        with caplog.at_level("INFO"):
-            assert not module.can_compile(torch.zeros(3, 3), torch.zeros(1, 12), torch.eye(4), 1)
-        assert "CAG_AVATAR_NATIVE" in caplog.text
-    finally:
-        library.load_library.cache_clear()
-        module._library.cache_clear()
+    with no_code(module._library.cache_clear), caplog.at_level("INFO"):
+        assert not module.can_compile(torch.zeros(3, 3), torch.zeros(1, 12), torch.eye(4), 1)
+    assert "CAG_AVATAR_NATIVE" in caplog.text

@@ -12,7 +12,7 @@ from cag_avatar.avatar.inference import PreparedAvatar
 from cag_avatar.avatar.model import Avatar
 from cag_avatar.fusion.compiled_offsets import CompiledOffsets, _library, compiled_offsets
 from cag_avatar.native import library
-from tests.cag_avatar.native.processors import PROCESSORS, built_for
+from tests.cag_avatar.native.processors import PROCESSORS, built_for, no_code
 from tests.conftest import facing_pose, make_avatar
 
 KINDS: dict[str, dict[str, object]] = {
@@ -125,17 +125,11 @@ def test_what_is_frozen_is_run_by_it_too() -> None:
     assert (prepared.raw_offsets(*motion) - avatar.raw_offsets(*motion)).abs().max() < 1e-5
 
 
-def test_says_why_not(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_says_why_not(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         assert compiled_offsets(make_avatar(fusion="cross-attention", head_size=3)) is None
         assert "head_size" in caplog.text
         assert compiled_offsets(make_avatar().double()) is None
-        monkeypatch.setenv("CAG_AVATAR_NATIVE", "0")
-        library.load_library.cache_clear()
-        _library.cache_clear()
-        try:
+        with no_code(_library.cache_clear):
             assert compiled_offsets(make_avatar(**KINDS["gates"])) is None
-        finally:
-            library.load_library.cache_clear()
-            _library.cache_clear()
         assert "CAG_AVATAR_NATIVE" in caplog.text

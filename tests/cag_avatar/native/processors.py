@@ -22,17 +22,28 @@ if platform.machine() == "x86_64":
 def code_of(name: str, folder: Path, clear: Callable[[], None]) -> Iterator[None]:
     """The code built for a kind of processor, or with "numpy" none; ``clear`` forgets what a module
     has loaded."""
-    clear()
     if name == "numpy":
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("CAG_AVATAR_NATIVE", "0")
-            library.load_library.cache_clear()
+        with no_code(clear):
             yield
-        library.load_library.cache_clear()
-    else:
-        with built_for(name, folder):
-            yield
+        return
     clear()
+    with built_for(name, folder):
+        yield
+    clear()
+
+
+@contextmanager
+def no_code(clear: Callable[[], None]) -> Iterator[None]:
+    """load_library() gives nothing; ``clear`` as for :func:`code_of`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAG_AVATAR_NATIVE", "0")
+        library.load_library.cache_clear()
+        clear()
+        try:
+            yield
+        finally:
+            library.load_library.cache_clear()
+            clear()
 
 
 @contextmanager

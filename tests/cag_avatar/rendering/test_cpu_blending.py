@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from cag_avatar.native import library
 from cag_avatar.rendering.benchmark import head_scene
 from cag_avatar.rendering.cpu_backend import CpuRasterizer
 from cag_avatar.rendering.cpu_blending import (
@@ -17,7 +16,7 @@ from cag_avatar.rendering.cpu_blending import (
     NumbaBlending,
     blending_class,
 )
-from tests.cag_avatar.native.processors import PROCESSORS, built_for
+from tests.cag_avatar.native.processors import PROCESSORS, built_for, no_code
 from tests.cag_avatar.rendering.scenes import SCENES, certain_pixels
 
 
@@ -64,16 +63,9 @@ def test_image_sizes_that_tiles_do_not_divide() -> None:
 
 
 def test_without_a_compiler_numba_blends_and_that_is_logged(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv("CAG_AVATAR_NATIVE", "0")
-    library.load_library.cache_clear()
-    blending_class.cache_clear()
-    try:
-        with caplog.at_level("INFO"):
-            assert blending_class() is NumbaBlending
-        assert "numba" in caplog.text
-        assert "CAG_AVATAR_NATIVE" in caplog.text
-    finally:
-        library.load_library.cache_clear()
-        blending_class.cache_clear()
+    with no_code(blending_class.cache_clear), caplog.at_level("INFO"):
+        assert blending_class() is NumbaBlending
+    assert "numba" in caplog.text
+    assert "CAG_AVATAR_NATIVE" in caplog.text
