@@ -6,13 +6,15 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cag_avatar_training.config import RefinementConfig, TrainConfig
+from cag_avatar_training.config import RefinementConfig
 from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.evaluation import evaluate
 from cag_avatar_training.preprocess import preprocess
+from cag_avatar_training.profiles import profile_config
 from cag_avatar_training.progress import bar
 from cag_avatar_training.report import write_report
 from cag_avatar_training.synthetic import SynthesisConfig, synthesize
@@ -72,7 +74,9 @@ def command(
     dataset = Dataset.open(folder)
     console.rule("3/5 dataset to avatar")
     if not avatar.is_file():
-        config = TrainConfig(iterations=iterations, seed=seed, refinement=_REFINEMENT)
+        config = replace(
+            profile_config("quick"), iterations=iterations, seed=seed, refinement=_REFINEMENT
+        )
         train(dataset, avatar, config, output / "training", resume=True)
     console.rule("4/5 held-out frames")
     loaded = load_avatar(avatar)
