@@ -6,7 +6,7 @@ from cag_avatar_training.split import split_frames
 from cag_avatar.errors import InputError
 
 
-def test_splits():
+def test_splits() -> None:
     train, held_out = split_frames(464, "last")
     assert held_out == list(range(371, 464))
     assert train == list(range(371))
