@@ -81,11 +81,13 @@ def protocol_line(protocol: Mapping[str, Any]) -> str:
         f"{split} (seeds {', '.join(map(str, seeds))})"
         for split, seeds in protocol["splits"].items()
     )
-    every = f", every {protocol['every']}th held-out frame" if protocol["every"] > 1 else ""
+    every = f", 1 in {protocol['every']} held-out frames" if protocol["every"] > 1 else ""
+    rates = protocol["training"]["rates"]
     refined = protocol["refined"]
     return (
         f"data: {datasets}. Splits: {splits}{every}. Profile {protocol['profile']}, "
-        f"{protocol['iterations']} iterations, mask: {protocol['mask']}, "
+        f"{protocol['iterations']} iterations, learning rates of network {rates['network']:g} and "
+        f"own matrices {rates['local']:g}, mask: {protocol['mask']}, "
         f"perceptual: {protocol['perceptual']}. Device {protocol['device']}. "
         + ("As tracked only." if refined == "no" else f"Refined: {refined}; as tracked beside it.")
     )

@@ -164,7 +164,7 @@ def _overlay(video: EmbeddedVideo | None) -> str:
     if video is None:
         return '<p id="frame"></p>'
     data = base64.b64encode(video.path.read_bytes()).decode()
-    every = "" if video.step == 1 else f" Every {video.step}th frame is shown."
+    every = "" if video.step == 1 else f" 1 in {video.step} frames is shown."
     return (
         "<h2>Overlay</h2><p>Outlines of the fitted mesh: head blue, mouth pink, the subject's left "
         f"eye green, right eye orange; landmarks yellow.{every} Click on a curve or on frame "

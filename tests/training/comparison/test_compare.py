@@ -21,6 +21,7 @@ from cag_avatar_training.comparison import (
     parse_variant,
 )
 from cag_avatar_training.comparison.cost import inference_costs
+from cag_avatar_training.comparison.protocol import protocol_line
 from cag_avatar_training.config import LossConfig, RefinementConfig, TrainConfig
 from cag_avatar_training.dataset import Dataset
 from cag_avatar_training.trainer import Trainer
@@ -142,6 +143,18 @@ def test_figures_are_those_of_the_pictures(finished: tuple[Path, Path]) -> None:
     assert float(line["mean"]) == pytest.approx(np.mean(errors), abs=1e-5)
     assert float(line["change"]) != 0
     assert content["protocol"]["datasets"]["person"]["regions"]["last"]["mouth"]["frames"] == 3
+
+
+def test_protocol_line_tells_what_the_figures_depend_on(finished: tuple[Path, Path]) -> None:
+    protocol = json.loads((finished[1] / "table.json").read_text())["protocol"]
+    rates = {**protocol["training"]["rates"], "network": 3e-3, "local": 7e-4}
+    line = protocol_line({**protocol, "every": 2, "training": {"rates": rates}})
+    for part in (
+        "person (15 frames, ",
+        "last (seeds 0), 1 in 2 held-out frames",
+        "6 iterations, learning rates of network 0.003 and own matrices 0.0007",
+    ):
+        assert part in line
 
 
 def test_page_is_self_contained(finished: tuple[Path, Path]) -> None:
