@@ -53,6 +53,7 @@ def _paper() -> TrainConfig:
         ),
         rates=LearningRates(network=1e-4, network_decay=1.0),
         max_growth=1e6,
+        local_smoothing=0.0,
         initial_colors=False,
         attention_every=1,
         gradient_fraction=1.0,

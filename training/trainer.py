@@ -26,6 +26,7 @@ from cag_avatar_training.device_frames import DeviceFrames
 from cag_avatar_training.frame import Frame
 from cag_avatar_training.gradient_sampling import sample_rows
 from cag_avatar_training.initialization import initialize_colors
+from cag_avatar_training.local_smoothing import LocalSmoothing
 from cag_avatar_training.loss_reader import LossReader
 from cag_avatar_training.losses import photometric_loss
 from cag_avatar_training.monitoring import (
@@ -150,6 +151,8 @@ class Trainer:
         if config.initial_colors:
             initialize_colors(self.avatar, dataset, self.frames, self.motion, self.background)
         self.optimizer = self._make_optimizer()
+        smoothed = self.avatar.local is not None and config.local_smoothing > 0
+        self.smoothing = LocalSmoothing(self.avatar, config.local_smoothing) if smoothed else None
         self.compiled = compiled_offsets(self.avatar)
         self.autocast = self.compiled is None and fastest_dtype(self.device.type) == torch.bfloat16
         self.iteration = 0
@@ -302,6 +305,9 @@ class Trainer:
         self.optimizer.step()
         self.avatar.attributes.limit_scales(config.max_growth)
         self.iteration += 1
+        if self.smoothing is not None:
+            rate = config.rates.local * config.rates.network_decay**-done
+            self.smoothing.after_step(self.iteration, rate)
         return self.losses.read(loss)
 
     def _perceptual_loss(self, image: Tensor, target: Tensor, frame: Frame) -> Tensor | float:

@@ -10,6 +10,7 @@ from cag_avatar_training.config import (
     RefinementConfig,
     TrainConfig,
 )
+from cag_avatar_training.local_smoothing import surface_neighbours
 from cag_avatar_training.losses import photometric_loss
 from cag_avatar_training.trainer import Trainer, train
 
@@ -48,6 +49,36 @@ def test_one_frame_is_learned(tiny_dataset):
     trainer.frames = [5]
     losses = [trainer.step() for _ in range(60)]
     assert sum(losses[-5:]) < 0.25 * sum(losses[:5])
+
+
+def test_own_matrices_are_drawn_to_their_neighbours(tiny_dataset):
+    """Smoothed at the rate that the matrices learn with, which falls."""
+    given: list[float] = []
+    rough = {}
+    for strength in (0.0, 200.0):
+        trainer = Trainer(tiny_dataset, config(local_smoothing=strength))
+        if trainer.smoothing is not None:
+            smooth = trainer.smoothing.after_step
+
+            def record(iteration: int, rate: float, smooth=smooth) -> None:
+                given.append(rate)
+                smooth(iteration, rate)
+
+            trainer.smoothing.after_step = record  # type: ignore[method-assign]
+        trainer.run(show_progress=False)
+        weight = trainer.avatar.local.weight.detach()
+        avatar = trainer.avatar
+        normals = avatar.binding.gaussian_rest_frames[:, :, 2]
+        near = surface_neighbours(avatar.binding.rest_points, normals, avatar.sample_region)
+        rough[strength] = float((weight[near].mean(1) - weight).std() / weight.std())
+    rates = config().rates
+    expected = [rates.local * rates.network_decay ** (-i / 12) for i in range(12)]
+    assert given == pytest.approx(expected)
+    assert rough[200.0] < 0.7 * rough[0.0]
+
+
+def test_fusions_without_own_matrices_are_not_smoothed(tiny_dataset):
+    assert Trainer(tiny_dataset, config(avatar=tiny_config(fusion="concat"))).smoothing is None
 
 
 def test_training_is_deterministic_and_resumes_where_it_stopped(tiny_dataset, tmp_path):

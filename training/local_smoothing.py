@@ -1,0 +1,112 @@
+"""Smoothing of the Gaussians' own matrices over the surface.
+
+What training has shown decides a Gaussian's matrix in the directions of the code that occurred in
+it. In the others Adam, whose steps are as large for small gradients as for large ones, leaves every
+Gaussian a guess of its own, and an expression that training never saw comes out scratched and
+mottled. Skin moves as its surroundings do, so each matrix is drawn to the mean of its neighbours':
+what the frames ask for holds against that, what they do not tell becomes the neighbours'.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from cag_avatar.avatar.model import Avatar
+from cag_avatar.head_models.base import REGIONS
+
+__all__ = ["LocalSmoothing", "surface_neighbours"]
+
+_NEIGHBOURS = 6
+#: Nearest points among which neighbours are looked for.
+_CANDIDATES = 25
+#: Cosine between the normals of neighbours, at least: lips and lids have two sides.
+_SAME_SIDE = 0.3
+#: Lids slide over eyeballs: what is nearer to one, metres, is smoothed less, from half of that on
+#: and within the eyeball not at all.
+_EYE_MARGIN = 0.015
+#: Iterations between two smoothings; each does the work of so many.
+_EVERY = 4
+#: Of the way to the neighbours' mean, at most, in one smoothing.
+_LARGEST_STEP = 0.5
+
+
+def surface_neighbours(points: Tensor, normals: Tensor, region: Tensor) -> Tensor:
+    """Six near points of the same region and side of the surface for each.
+
+    Args:
+        points: of the surface, metres, [N, 3].
+        normals: unit, [N, 3].
+        region: index into REGIONS, [N].
+
+    Returns:
+        Indices [N, 6] int64: neighbours repeat where there are fewer, a point without any is its
+        own.
+    """
+    count = len(points)
+    positions, side, part = (t.detach().cpu().numpy() for t in (points, normals, region))
+    # A column for itself and at least one more, however few there are.
+    _, near = cKDTree(positions).query(positions, k=np.arange(1, _CANDIDATES + 1))
+    near[near == count] = 0  # missing ones: ruled out below by their distance in rank
+    rows = np.arange(count)[:, None]
+    fits = (
+        (near != rows)
+        & (part[near] == part[:, None])
+        & ((side[near] * side[:, None]).sum(-1) > _SAME_SIDE)
+        & (np.arange(_CANDIDATES) < count)
+    )
+    first = np.argsort(~fits, axis=1, kind="stable")[:, :_NEIGHBOURS]
+    available = np.minimum(fits.sum(1), _NEIGHBOURS)
+    column = np.arange(_NEIGHBOURS) % np.maximum(available, 1)[:, None]
+    found = np.take_along_axis(near, np.take_along_axis(first, column, 1), 1)
+    return torch.from_numpy(np.where(available[:, None] > 0, found, rows)).to(points.device)
+
+
+def _freedom_of_eyes(points: Tensor, region: Tensor) -> Tensor:
+    """Factor [N] on the smoothing: 0 on eyeballs and next to them, 1 away from them."""
+    eyes = torch.isin(
+        region.cpu(), torch.tensor([REGIONS.index("eye_left"), REGIONS.index("eye_right")])
+    ).numpy()
+    if not eyes.any():
+        return torch.ones(len(points))
+    positions = points.detach().cpu().numpy()
+    distance, _ = cKDTree(positions[eyes]).query(positions)
+    return torch.from_numpy(np.clip(2 * distance / _EYE_MARGIN - 1, 0, 1)).float()
+
+
+class LocalSmoothing:
+    """Draws each Gaussian's own matrix to the mean of its neighbours'.
+
+    Args:
+        avatar: with matrices of the Gaussians' own; they are changed in place.
+        strength: of the way to the mean that a matrix goes in one iteration, per unit of the
+            learning rate; 0 does nothing.
+    """
+
+    def __init__(self, avatar: Avatar, strength: float) -> None:
+        assert avatar.local is not None
+        self._weight = avatar.local.weight
+        points, region = avatar.binding.rest_points, avatar.sample_region
+        normals = avatar.binding.gaussian_rest_frames[:, :, 2]
+        self._neighbours = surface_neighbours(points, normals, region).T.contiguous()
+        factor = strength * _freedom_of_eyes(points, region).to(points.device)
+        self._factor = factor[:, None, None]
+
+    @torch.no_grad()
+    def after_step(self, iteration: int, rate: float) -> None:
+        """Smooth, if it is due.
+
+        Args:
+            iteration: that was just done, from 1.
+            rate: learning rate of the matrices in it.
+        """
+        if iteration % _EVERY:
+            return
+        mean = self._weight[self._neighbours[0]]
+        for others in self._neighbours[1:]:
+            mean += self._weight[others]
+        mean /= len(self._neighbours)
+        share = (self._factor * (_EVERY * rate)).clamp(max=_LARGEST_STEP)
+        self._weight.lerp_(mean, share)
