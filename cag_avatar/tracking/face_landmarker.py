@@ -23,6 +23,7 @@ from cag_avatar.head_models.arkit import ARKIT_INDEX, ARKIT_NAMES
 __all__ = [
     "EYE_LIDS",
     "EYE_OUTER_CORNERS",
+    "FACE_CENTRE",
     "FACE_LANDMARKS",
     "IRIS_LANDMARKS",
     "NUM_LANDMARKS",
@@ -45,6 +46,9 @@ EYE_LIDS = (
 )
 #: Landmarks of the outer corners of the right and the left eye.
 EYE_OUTER_CORNERS = (33, 263)
+#: Behind the face, canonical space, metres: the face is nearly an ellipsoid, so a landmark's normal
+#: is about its direction from here.
+FACE_CENTRE = (0.0, -0.02, -0.09)
 
 _MODEL_NAME = "face_landmarker.task"
 #: A clock that goes back by more than this has started again, milliseconds.

@@ -27,6 +27,7 @@ from cag_avatar.errors import InputError
 from cag_avatar.files import replacing
 from cag_avatar.tracking.face_landmarker import (
     EYE_OUTER_CORNERS,
+    FACE_CENTRE,
     FACE_LANDMARKS,
     NUM_LANDMARKS,
 )
@@ -236,7 +237,7 @@ def _light(
     mean: NDArray[np.float64], skin: NDArray[np.int64], colors: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """Second-order gradients of the logarithm of the luminance over the face, [T, 5]."""
-    normal = mean[skin] - (0.0, -0.02, -0.09)  # the face is nearly an ellipsoid
+    normal = mean[skin] - FACE_CENTRE
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     x, y = normal[:, 0], normal[:, 1]
     basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)

@@ -18,7 +18,7 @@ from cag_avatar.native.library import NativeUnavailableError
 from cag_avatar.rotations import rotation_matrix
 from cag_avatar.tracking.code_prior import ArrayPrior
 from cag_avatar.tracking.compiled_fit import CompiledFit, Pose
-from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS, FACE_LANDMARKS
+from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS, FACE_CENTRE, FACE_LANDMARKS
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.landmark_weights import landmark_weights
 from cag_avatar.tracking.live_points import LivePoints
@@ -26,8 +26,6 @@ from cag_avatar.tracking.live_points import LivePoints
 __all__ = ["LiveFit", "LiveState"]
 
 _LOG = logging.getLogger(__name__)
-#: Behind the face, canonical space: see normal_equations.
-_BEHIND = (0.0, -0.02, -0.09)
 
 Array = NDArray[Any]
 
@@ -79,7 +77,7 @@ class LiveFit:
             points.expression.astype(np.float64).transpose(1, 2, 0)
         )
         self._weights = landmark_weights(points.spread, config, irises).astype(np.float64)
-        normal = self._mean - _BEHIND
+        normal = self._mean - FACE_CENTRE
         self._normal = normal / np.linalg.norm(normal, axis=1, keepdims=True)
         self._eyes = [np.nonzero(points.eye == side)[0] for side in (0, 1)]
         self._centres = np.zeros((2, 3))

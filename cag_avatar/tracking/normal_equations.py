@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cag_avatar.geometry import rotation_vector_to_matrix
 from cag_avatar.tracking.clip_prior import ClipPrior
-from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS, FACE_LANDMARKS
+from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS, FACE_CENTRE, FACE_LANDMARKS
 from cag_avatar.tracking.fit_config import FitConfig
 from cag_avatar.tracking.fit_state import FitState, Silhouette
 from cag_avatar.tracking.surface_basis import SurfacePoints
@@ -85,8 +85,7 @@ def landmark_rows(
 
 def _facing(points: SurfacePoints, rotation: Tensor) -> Tensor:
     """How much each point faces the camera [T, N], from 0.05 (away) to 1."""
-    # The face is nearly an ellipsoid: its normal is the position relative to a point behind it.
-    behind = points.mean.new_tensor([0.0, -0.02, -0.09])
+    behind = points.mean.new_tensor(FACE_CENTRE)
     normal = torch.nn.functional.normalize(points.mean - behind, dim=-1)
     towards = -(rotation @ normal.T)[:, 2]
     return ((towards + 0.1) / 0.5).clamp(0.05, 1.0)
