@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from cag_avatar.avatar.model import Avatar
 from cag_avatar.head_models.base import REGIONS
@@ -90,7 +91,7 @@ class LocalSmoothing:
         self._weight = avatar.local.weight
         points, region = avatar.binding.rest_points, avatar.sample_region
         normals = avatar.binding.gaussian_rest_frames[:, :, 2]
-        self._neighbours = surface_neighbours(points, normals, region).T.contiguous()
+        self._neighbours = surface_neighbours(points, normals, region)
         factor = strength * _freedom_of_eyes(points, region).to(points.device)
         self._factor = factor[:, None, None]
 
@@ -104,9 +105,7 @@ class LocalSmoothing:
         """
         if iteration % _EVERY:
             return
-        mean = self._weight[self._neighbours[0]]
-        for others in self._neighbours[1:]:
-            mean += self._weight[others]
-        mean /= len(self._neighbours)
+        flat = self._weight.flatten(1)
+        mean = embedding_bag(self._neighbours, flat, mode="mean").view_as(self._weight)
         share = (self._factor * (_EVERY * rate)).clamp(max=_LARGEST_STEP)
         self._weight.lerp_(mean, share)
