@@ -95,7 +95,8 @@ def draw_listening(
         _label(axes, listening, families[order], order)
     pictures: list[tuple[str, Tensor | None]] = [("the avatar", None)]
     if listening.attention_family is not None:
-        pictures.append(("family of the token attended most", listening.attention_family))
+        title = "family of the token attended most (the neck counts a quarter)"
+        pictures.append((title, listening.attention_family))
     pictures.append(("family of the token that moves it most", listening.influence_family))
     for column, (title, family) in enumerate(pictures):
         width = 0.94 / len(pictures)

@@ -34,6 +34,8 @@ __all__ = ["NECK_STEP", "Listening", "listen"]
 
 #: Turn of the neck whose influence is measured, radians.
 NECK_STEP = math.radians(20.0)
+#: The neck's weights against those of other tokens, when it is asked which is the largest.
+_NECK_COUNTS = 0.25
 #: A coefficient that spans less than this in training counts as not seen.
 _SEEN = 0.05
 
@@ -63,7 +65,9 @@ class Listening:
     """Over how many tokens the attention spreads, 1 .. T: the exponential of a head's entropy,
     [A]."""
     attention_family: Tensor | None
-    """Index into FAMILIES of the token that each Gaussian attends to most, [N] int64."""
+    """Index into FAMILIES of the token that each Gaussian attends to most, [N] int64. Every
+    Gaussian attends to the neck: it is named only where no other token has a quarter of its
+    weight."""
     influence_family: Tensor
     """Index into FAMILIES of the token that moves each Gaussian most, [N] int64."""
 
@@ -125,9 +129,15 @@ def listen(avatar: Avatar) -> Listening:
         position=(shares @ moved).sqrt() * 1e3,
         color=(shares @ tinted).sqrt() * 255,
         spread=None if weights is None else shares @ _spread(weights.float()),
-        attention_family=None if attention is None else families[attention.argmax(1)],
+        attention_family=None if attention is None else families[_attended_most(attention, tokens)],
         influence_family=families[moved.argmax(1)],
     )
+
+
+def _attended_most(attention: Tensor, tokens: tuple[str, ...]) -> Tensor:
+    """Index of the token [N] of weights [N, T]; the neck's count for less."""
+    factor = torch.tensor([_NECK_COUNTS if token in NECK_TOKENS else 1.0 for token in tokens])
+    return (attention * factor).argmax(1)
 
 
 def _influences(

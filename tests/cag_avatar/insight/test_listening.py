@@ -41,9 +41,19 @@ def test_attention_is_the_softmax_averaged_over_an_area():
         torch.testing.assert_close(found.attention[found.areas.index(name)], expected)
         assert found.gaussians[found.areas.index(name)] == int(rows.sum())
     most = found.attention_family[0]
+    weight[:, -3:] /= 4  # the neck's
     assert FAMILIES[most] == family_of(found.tokens[int(weight[0].argmax())])
     assert (found.spread >= 1).all()
     assert (found.spread <= 55).all()
+
+
+def test_the_neck_is_attended_most_only_where_no_coefficient_stands_out():
+    """Its gates are open everywhere, and would else be all that the head's picture shows."""
+    avatar = make_avatar()
+    found = listen(avatar)
+    for name, family in (("brows", "brows"), ("chin", "jaw"), ("ears", "neck")):
+        named = found.attention_family[area_rows(avatar, name)]
+        assert (named == FAMILIES.index(family)).float().mean() > 0.6, name
 
 
 def test_gates_are_shown_as_far_as_they_are_open():
