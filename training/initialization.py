@@ -10,7 +10,6 @@ from cag_avatar_training.motion import Motion
 from torch import Tensor
 
 from cag_avatar.avatar.model import Avatar
-from cag_avatar.head_models.base import REGIONS
 from cag_avatar.rendering.spherical_harmonics import SH_CONSTANT
 
 __all__ = ["initialize_colors", "labelled_color", "observed_colors"]
@@ -38,7 +37,7 @@ def observed_colors(
     device = background.device
     total = torch.zeros(avatar.num_gaussians, 3, device=device)
     weight = torch.zeros(avatar.num_gaussians, device=device)
-    hidden = _in_regions(avatar, [name for names in _HIDDEN.values() for name in names])
+    hidden = avatar.in_regions(*(name for names in _HIDDEN.values() for name in names))
     for index in frames:
         frame = dataset.frame(index, min(_SIZE, dataset.info.camera.height), device)
         with torch.no_grad():
@@ -82,12 +81,6 @@ def labelled_color(
     return pixels.mean(0)
 
 
-def _in_regions(avatar: Avatar, names: Sequence[str]) -> Tensor:
-    """Which Gaussians belong to one of the named regions, [N] bool."""
-    chosen = torch.tensor([name in names for name in REGIONS], device=avatar.sample_region.device)
-    return chosen[avatar.sample_region]
-
-
 def initialize_colors(
     avatar: Avatar, dataset: Dataset, frames: Sequence[int], motion: Motion, background: Tensor
 ) -> None:
@@ -106,7 +99,7 @@ def initialize_colors(
     for part, regions in _HIDDEN.items():
         color = labelled_color(dataset, more, part, background)
         if color is not None:
-            rows = _in_regions(avatar, regions)
+            rows = avatar.in_regions(*regions)
             colors[rows] = color
             seen |= rows
     for region in avatar.sample_region[~seen].unique():

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from cag_avatar.avatar.model import Avatar
-from cag_avatar.head_models.base import REGIONS
 
 __all__ = ["LocalSmoothing", "surface_neighbours"]
 
@@ -47,10 +46,9 @@ def surface_neighbours(points: Tensor, normals: Tensor, region: Tensor) -> Tenso
         own.
     """
     count = len(points)
-    positions, side, part = (t.detach().cpu().numpy() for t in (points, normals, region))
-    # A column for itself and at least one more, however few there are.
-    _, near = cKDTree(positions).query(positions, k=np.arange(1, _CANDIDATES + 1))
-    near[near == count] = 0  # missing ones: ruled out below by their distance in rank
+    positions, side, part = (t.cpu().numpy() for t in (points, normals, region))
+    _, near = cKDTree(positions).query(positions, k=_CANDIDATES)
+    near[near == count] = 0  # where there are fewer points than candidates: ruled out below
     rows = np.arange(count)[:, None]
     fits = (
         (near != rows)
@@ -65,16 +63,18 @@ def surface_neighbours(points: Tensor, normals: Tensor, region: Tensor) -> Tenso
     return torch.from_numpy(np.where(available[:, None] > 0, found, rows)).to(points.device)
 
 
-def _freedom_of_eyes(points: Tensor, region: Tensor) -> Tensor:
-    """Factor [N] on the smoothing: 0 on eyeballs and next to them, 1 away from them."""
-    eyes = torch.isin(
-        region.cpu(), torch.tensor([REGIONS.index("eye_left"), REGIONS.index("eye_right")])
-    ).numpy()
+def _away_from_eyes(points: Tensor, eyes: Tensor) -> Tensor:
+    """Factor [N] on the smoothing: 0 on eyeballs and next to them, 1 away from them.
+
+    Args:
+        points: of the surface, metres, [N, 3].
+        eyes: which of them lie on eyeballs, [N] bool.
+    """
     if not eyes.any():
-        return torch.ones(len(points))
-    positions = points.detach().cpu().numpy()
-    distance, _ = cKDTree(positions[eyes]).query(positions)
-    return torch.from_numpy(np.clip(2 * distance / _EYE_MARGIN - 1, 0, 1)).float()
+        return torch.ones_like(points[:, 0])
+    positions = points.cpu().numpy()
+    distance, _ = cKDTree(positions[eyes.cpu().numpy()]).query(positions)
+    return (2 * torch.from_numpy(distance).to(points) / _EYE_MARGIN - 1).clamp(0, 1)
 
 
 class LocalSmoothing:
@@ -92,8 +92,8 @@ class LocalSmoothing:
         points, region = avatar.binding.rest_points, avatar.sample_region
         normals = avatar.binding.gaussian_rest_frames[:, :, 2]
         self._neighbours = surface_neighbours(points, normals, region)
-        factor = strength * _freedom_of_eyes(points, region).to(points.device)
-        self._factor = factor[:, None, None]
+        eyes = avatar.in_regions("eye_left", "eye_right")
+        self._factor = strength * _away_from_eyes(points, eyes)[:, None, None]
 
     @torch.no_grad()
     def after_step(self, iteration: int, rate: float) -> None:

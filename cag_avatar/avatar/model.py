@@ -178,6 +178,11 @@ class Avatar(nn.Module):
         """Number of Gaussians N."""
         return int(self.sample_face.shape[0])
 
+    def in_regions(self, *names: str) -> Tensor:
+        """Which Gaussians belong to one of the named regions of the mesh (REGIONS), [N] bool."""
+        chosen = torch.tensor([name in names for name in REGIONS], device=self.sample_region.device)
+        return chosen[self.sample_region]
+
     @property
     def head(self) -> HeadModel:
         """The person's head as a head model without identity components."""

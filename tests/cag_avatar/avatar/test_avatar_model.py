@@ -8,6 +8,7 @@ from cag_avatar.avatar.config import AvatarConfig
 from cag_avatar.avatar.inference import PreparedAvatar
 from cag_avatar.errors import InputError
 from cag_avatar.geometry import quaternion_to_matrix, rigid_transform, rotation_vector_to_matrix
+from cag_avatar.head_models.base import REGIONS
 from tests.conftest import facing_pose, make_avatar, tiny_config
 
 
@@ -148,3 +149,12 @@ def test_record_rejects_nan(tiny_avatar):
     values["code_max"][3] = float("nan")
     with pytest.raises(InputError, match="x: field 'code_max' holds NaN"):
         CaptureRecord.from_dict(values, "x")
+
+
+def test_gaussians_of_named_regions():
+    avatar = make_avatar()
+    found = avatar.in_regions("lips", "ears").tolist()
+    names = [REGIONS[i] for i in avatar.sample_region.tolist()]
+    assert found == [name in ("lips", "ears") for name in names]
+    assert 0 < sum(found) < len(found)
+    assert not avatar.in_regions().any()
