@@ -18,6 +18,9 @@ from cag_avatar.tracking.landmark_correction import correction_path
 from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
 from cag_avatar_cli.options import OptionalOutputPath
 
+#: Passes and pictures in a step, where pictures are read.
+_PICTURE_EPOCHS, _PICTURE_BATCH = 14, 128
+
 
 def command(
     output: OptionalOutputPath = None,
@@ -25,10 +28,14 @@ def command(
     subjects: int = 166,
     first_seed: int = 1000,
     frames: int = 84,
-    epochs: int = 30,
+    epochs: int | None = None,
     seed: int = 0,
+    pictures: bool = False,
 ) -> None:
     """Learn the face landmarker's errors from rendered subjects, whose truth is known.
+
+    There are two networks: one for live frames that sees what the landmarker finds, and one for
+    clips that reads the pictures too (--pictures).
 
     Args:
         output: file to write; by default the bundled one, which tracking uses.
@@ -36,16 +43,19 @@ def command(
         subjects: synthetic persons to render.
         first_seed: seed of the first; the others follow.
         frames: pictures of each.
-        epochs: passes of the training through the pictures.
+        epochs: passes of the training through the pictures; by default 30, with --pictures 14.
         seed: of the training.
+        pictures: train the network that reads pictures.
     """
     config = CorrectionConfig(
-        subjects=subjects, first_seed=first_seed, frames=frames, epochs=epochs, seed=seed,
+        subjects=subjects, first_seed=first_seed, frames=frames, seed=seed, pictures=pictures,
+        epochs=epochs or (_PICTURE_EPOCHS if pictures else CorrectionConfig.epochs),
+        batch=_PICTURE_BATCH if pictures else CorrectionConfig.batch,
         held_out_every=min(CorrectionConfig.held_out_every, subjects),
     )  # fmt: skip
     model = load_head_model("anny")
     embedding = load_landmark_embedding(model)
-    target = output or correction_path(model.name)
+    target = output or correction_path(model.name, pictures)
     with progress_bars() as progress:
         rendering = progress.add_task("subjects", total=subjects)
         training = {name: progress.add_task(name, total=None) for name in ("measure", "train")}

@@ -56,6 +56,9 @@ class Observations:
     colors: NDArray[np.generic] | None = None
     """Blurred colours at the landmarks of the face (face_colors), 0..255, [T, 468, 3]; without
     them the landmarks cannot be corrected."""
+    looks: NDArray[np.float32] | None = None
+    """What the picture reader says of the faces (PictureReader.read), [T, D]; None: nobody looked,
+    and landmarks are corrected without."""
     irises: NDArray[np.float32] | None = None
     """What the pictures add to the irises' landmarks (combined_shifts), pixels, [T, 2, 2]; None:
     nobody looked."""
@@ -73,11 +76,12 @@ def _observe(model: HeadModel, observations: Observations, config: FitConfig) ->
     landmarks, scores = observations.landmarks, observations.scores
     irises = observations.irises is not None
     wanted = config.correction != "none"
-    correction = load_landmark_correction(model.name) if wanted else None
+    looks = observations.looks
+    correction = load_landmark_correction(model.name, looks is not None) if wanted else None
     if correction is not None and observations.colors is not None:
         better = correction.correct(
             landmarks, scores, observations.colors.astype(np.float32),
-            rigid=config.correction == "rigid",
+            rigid=config.correction == "rigid", looks=looks,
         )  # fmt: skip
         expected = corrected_prior(better, config)
         prior = clip_prior(with_free_gaze(expected, config) if irises else expected)

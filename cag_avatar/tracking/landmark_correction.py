@@ -5,6 +5,8 @@ with the person, the view, the light and the expression. A small network, traine
 subjects whose truth is known (``cag-avatar train-correction``), predicts that error and the
 expression code. It sees landmarks, blendshape scores and the light on the face, each also as its
 deviation from what is typical of the clip: a face at rest is not a frown because its brows are low.
+There are two such networks: one that a camera's live frames can afford, and one for clips that also
+sees what a network of its own (:mod:`cag_avatar.tracking.face_pictures`) reads in the pictures.
 """
 
 from __future__ import annotations
@@ -263,8 +265,10 @@ class LandmarkCorrection:
 
     #: "mean" [468, 3] and "skin" [S] as in landmark_features; "centre" [1497] and "basis"
     #: [K, 1497] of the input's principal components, "typical" how many of them tell the clip;
-    #: "weight0" [H, K + typical + 5] ... "weight2" [52 + C, H] and biases; "error_mean" [956] and
-    #: "error_basis" [C, 956] of the landmarks' errors in metres, upright; "deviation" [52].
+    #: "weight0" [H, K + typical + 5 + D], D numbers that are read in a picture (0 where none is),
+    #: ... "weight2" [52 + C, H] and biases; "error_mean" [956] and "error_basis" [C, 956] of the
+    #: landmarks' errors in metres, upright; "deviation" [52]. Other arrays are the picture reader's
+    #: and only kept.
     NAMES = (
         "mean", "skin", "centre", "basis", "typical", "weight0", "bias0", "weight1", "bias1",
         "weight2", "bias2", "error_mean", "error_basis", "deviation",
@@ -276,9 +280,13 @@ class LandmarkCorrection:
         self.head_model = head_model
         self.protocol = protocol or {}
         self._stored = arrays
-        self._a = {name: value.astype(np.float64) for name, value in arrays.items()}
+        self._a = {name: arrays[name].astype(np.float64) for name in self.NAMES}
         self._skin = arrays["skin"].astype(np.int64)
         self._typical = int(np.ravel(arrays["typical"])[0])
+
+    def frames(self, landmarks: NDArray[np.float32]) -> FaceFrame:
+        """As :func:`upright_frame`, with the mean head that this network was trained with."""
+        return upright_frame(self._a["mean"], landmarks)
 
     def features(
         self,
@@ -289,15 +297,28 @@ class LandmarkCorrection:
         """As :func:`landmark_features`, with the mean head that this network was trained with."""
         return landmark_features(self._a["mean"], self._skin, landmarks, scores, colors)
 
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether it needs what a picture reader says (``looks``)."""
+        known = len(self._a["basis"]) + self._typical + _NUM_LIGHT
+        return bool(self._a["weight0"].shape[1] > known)
+
     def inputs(
-        self, features: NDArray[np.float64], typical: NDArray[np.float64]
+        self,
+        features: NDArray[np.float64],
+        typical: NDArray[np.float64],
+        looks: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float64]:
-        """The network's input [T, K + typical + 5]; features [T, 1497] and the clip's [1497]."""
+        """The network's input [T, K + typical + 5 + D].
+
+        Features [T, 1497], the clip's [1497], and what is read in the pictures [T, D].
+        """
         deviation = (features - typical) @ self._a["basis"].T
         offset = typical - self._a["centre"]
         kept = (self._a["basis"] @ offset)[: self._typical]
         clip = np.concatenate([kept, offset[-_NUM_LIGHT:]])
-        return np.concatenate([deviation, np.tile(clip, (len(features), 1))], 1)
+        parts = [deviation, np.tile(clip, (len(features), 1))]
+        return np.concatenate(parts if looks is None else [*parts, looks], 1)
 
     def typical(
         self,
@@ -305,12 +326,15 @@ class LandmarkCorrection:
         scores: NDArray[np.float32],
         colors: NDArray[np.float32],
     ) -> Typical:
-        """What T frames of one person have in common; arguments as for :meth:`correct`."""
-        return self._in_common(self.features(landmarks, scores, colors)[0])
+        """What T frames of one person have in common, without looks; arguments as for
+        :meth:`correct`."""
+        return self._in_common(self.features(landmarks, scores, colors)[0], None)
 
-    def _in_common(self, features: NDArray[np.float64]) -> Typical:
+    def _in_common(
+        self, features: NDArray[np.float64], looks: NDArray[np.float32] | None
+    ) -> Typical:
         middle = np.median(features, axis=0)
-        return Typical(middle, np.median(self._predict(features, middle)[1], axis=0))
+        return Typical(middle, np.median(self._predict(features, middle, looks)[1], axis=0))
 
     def correct(
         self,
@@ -319,6 +343,7 @@ class LandmarkCorrection:
         colors: NDArray[np.float32],
         typical: Typical | None = None,
         rigid: bool = False,
+        looks: NDArray[np.float32] | None = None,
     ) -> Corrected:
         """Correct T frames of one person.
 
@@ -328,10 +353,12 @@ class LandmarkCorrection:
             colors: of :func:`face_colors`, [T, 468, 3].
             typical: of the person; by default that of these frames.
             rigid: of each frame's own error take only what a rigidly moved head explains.
+            looks: what a picture reader says of the frames, [T, D], where the network
+                ``reads_pictures``.
         """
         features, frame = self.features(landmarks, scores, colors)
-        person = typical or self._in_common(features)
-        codes, error = self._predict(features, person.features)
+        person = typical or self._in_common(features, looks)
+        codes, error = self._predict(features, person.features, looks)
         if rigid:
             error = person.error + self._rigid_part(error - person.error, landmarks)
         shift = np.einsum("tji,tnj->tni", frame.turn, error) * frame.scale[:, None, None]
@@ -362,10 +389,13 @@ class LandmarkCorrection:
         return np.concatenate([explained, eyes], 1)
 
     def _predict(
-        self, features: NDArray[np.float64], typical: NDArray[np.float64]
+        self,
+        features: NDArray[np.float64],
+        typical: NDArray[np.float64],
+        looks: NDArray[np.float32] | None,
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Codes [T, 52] and errors of the landmarks [T, 478, 2] in the frames of the faces."""
-        value: NDArray[Any] = self.inputs(features, typical)
+        value: NDArray[Any] = self.inputs(features, typical, looks)
         for layer in (0, 1):
             value = value @ self._a[f"weight{layer}"].T + self._a[f"bias{layer}"]
             value = value / (1.0 + np.exp(-value))
@@ -381,8 +411,8 @@ class LandmarkCorrection:
             "protocol": self.protocol,
         }  # fmt: skip
         tensors = {}
-        for name in self.NAMES:
-            value = np.asarray(self._stored[name])
+        for name, stored in self._stored.items():
+            value = np.asarray(stored)
             exact = name in ("skin", "typical", "mean", "centre")
             kind = np.int32 if name in ("skin", "typical") else np.float32 if exact else np.float16
             tensors[name] = np.ascontiguousarray(value.astype(kind))
@@ -408,13 +438,17 @@ class LandmarkCorrection:
         return cls(header["head_model"], arrays, header.get("protocol"))
 
 
-def correction_path(head_model: str) -> Path:
-    """Where the bundled correction for a head model lies, if there is one."""
-    return Path(str(files("cag_avatar") / "data" / f"{head_model}_landmark_correction.safetensors"))
+def correction_path(head_model: str, pictures: bool = False) -> Path:
+    """Where the bundled correction for a head model lies, if there is one.
+
+    ``pictures``: the one that also reads pictures.
+    """
+    kind = "picture" if pictures else "landmark"
+    return Path(str(files("cag_avatar") / "data" / f"{head_model}_{kind}_correction.safetensors"))
 
 
-@lru_cache(maxsize=2)
-def load_landmark_correction(head_model: str) -> LandmarkCorrection | None:
-    """The bundled correction for a head model; None where there is none."""
-    path = correction_path(head_model)
+@lru_cache(maxsize=4)
+def load_landmark_correction(head_model: str, pictures: bool = False) -> LandmarkCorrection | None:
+    """The bundled correction for a head model, ``pictures`` as above; None where there is none."""
+    path = correction_path(head_model, pictures)
     return LandmarkCorrection.load(path) if path.is_file() else None

@@ -26,11 +26,20 @@ from cag_avatar_training.landmark_correction.mirroring import (
     mirrored_data,
     mirrored_points,
 )
+from cag_avatar_training.landmark_correction.picture_network import _Network
 from cag_avatar_training.synthetic.identity import draw_traits
 
 from cag_avatar.errors import InputError
 from cag_avatar.geometry import rotation_vector_to_matrix
 from cag_avatar.head_models import ARKIT_INDEX, HeadModel, load_head_model
+from cag_avatar.tracking.face_pictures import (
+    FACE_SIDE,
+    MOUTH_SHAPE,
+    FacePlanes,
+    PictureReader,
+    network_planes,
+    reader_arrays,
+)
 from cag_avatar.tracking.landmark_correction import LandmarkCorrection
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding, load_landmark_embedding
 
@@ -43,6 +52,15 @@ def head() -> HeadModel:
 @pytest.fixture(scope="module")
 def embedding(head: HeadModel) -> LandmarkEmbedding:
     return load_landmark_embedding(head)
+
+
+def _planes(bright: np.ndarray) -> FacePlanes:
+    """Noise; the mouth's left half in the picture is as bright as told, [T]."""
+    rng = np.random.default_rng(len(bright))
+    face = rng.normal(4, 0.3, (len(bright), 2, FACE_SIDE, FACE_SIDE))
+    mouth = rng.normal(4, 0.3, (len(bright), 2, *MOUTH_SHAPE))
+    mouth[:, 0, :, : MOUTH_SHAPE[1] // 2] += bright[:, None, None]
+    return FacePlanes(face.astype(np.float16), mouth.astype(np.float16))
 
 
 def _made_up(points: np.ndarray, seed: int, frames: int = 24) -> CorrectionData:
@@ -68,7 +86,7 @@ def _made_up(points: np.ndarray, seed: int, frames: int = 24) -> CorrectionData:
         true_px=np.array(true, np.float32),
         mirrored_px=np.array(true, np.float32)[:, mirror_landmarks(points)],
         head_pose=np.array(poses, np.float32), focal=np.array(1000, np.float32),
-        width=np.array(384, np.float32),
+        width=np.array(384, np.float32), planes=_planes(codes[:, ARKIT_INDEX["jawOpen"]]),
     )  # fmt: skip
 
 
@@ -112,7 +130,11 @@ def test_mirroring_twice_changes_nothing(head: HeadModel, embedding: LandmarkEmb
     )
     once = mirrored_data(data, other)
     twice = mirrored_data(once, other)
+    assert twice.planes is data.planes
+    assert (once.flipped, twice.flipped) == (True, False)
     for field in fields(data):
+        if field.name == "planes":
+            continue
         np.testing.assert_allclose(
             getattr(twice, field.name), getattr(data, field.name), atol=1e-4, err_msg=field.name
         )
@@ -172,6 +194,67 @@ def test_a_planted_error_is_learned(head: HeadModel, embedding: LandmarkEmbeddin
     assert found.deviation.min() == pytest.approx(0.04)
 
 
+def test_what_only_pictures_show_is_learned(
+    head: HeadModel, embedding: LandmarkEmbedding, tmp_path: Path
+) -> None:
+    points, _ = _symmetric(embedding.points(head.vertices, head.faces).numpy())
+    config = CorrectionConfig(
+        subjects=6, frames=16, epochs=30, held_out_every=3, components=6, clip_components=2,
+        error_components=3, hidden=32, dropout=0, input_noise=0.02, learning_rate=3e-3, batch=32,
+        pictures=True,
+    )  # fmt: skip
+    left, right = ARKIT_INDEX["mouthSmileLeft"], ARKIT_INDEX["mouthSmileRight"]
+
+    def subject(seed: int) -> CorrectionData:
+        data = _made_up(points, seed, config.frames)
+        smile = np.random.default_rng(seed).uniform(0, 1, config.frames).astype(np.float32)
+        codes = data.codes.copy()
+        codes[:, right] = smile  # seen at the left of the picture, and in no score
+        return replace(data, codes=codes, planes=_planes(2 * smile))
+
+    data = {seed: subject(seed) for seed in config.seeds}
+    told: list[str] = []
+    correction = learn_correction(
+        data, head, embedding, config, lambda stage, *_: told.append(stage)
+    )
+    correction.save(tmp_path / "correction.safetensors")
+    reader = PictureReader.load(tmp_path / "correction.safetensors")
+    assert set(told) == {"measure"}  # trained once
+    assert correction.reads_pictures
+    one = subject(7)
+    looks = reader.read(one.planes, one.planes.median())
+    found = correction.correct(one.landmarks, one.scores, one.colors, looks=looks)
+    assert np.corrcoef(found.codes[:, right], one.codes[:, right])[0, 1] > 0.9
+    # Its mirror image smiles with the other side.
+    flipped = FacePlanes(one.planes.face[..., ::-1].copy(), one.planes.mouth[..., ::-1].copy())
+    looks = reader.read(flipped, flipped.median())
+    found = correction.correct(one.landmarks, one.scores, one.colors, looks=looks)
+    assert np.corrcoef(found.codes[:, left], one.codes[:, right])[0, 1] > 0.8
+    assert correction.protocol["held_out"]["seeds"] == [1000, 1003]  # type: ignore[index]
+
+
+def test_the_reader_is_the_trained_network(head: HeadModel) -> None:
+    config = CorrectionConfig(pictures=True, hidden=16)
+    torch.manual_seed(0)
+    network = _Network(7, 60, config)
+    for _ in range(3):  # the batch normalizations have seen something
+        network(torch.randn(8, 7), torch.randn(8, 4, 96, 96), torch.randn(8, 4, *MOUTH_SHAPE))
+    network.eval()
+    planes = _planes(np.array([0.1, 0.5, 0.9]))
+    typical = planes.median()
+    arrays = network.arrays()
+    read = PictureReader(reader_arrays(arrays)).read(planes, typical)
+    towers = (
+        (network.face, planes.face, typical.face),
+        (network.mouth, planes.mouth, typical.mouth),
+    )
+    expected = torch.cat(
+        [t(network_planes(torch.from_numpy(p), torch.from_numpy(u))) for t, p, u in towers], 1
+    )
+    np.testing.assert_allclose(read, expected.detach().numpy(), atol=1e-4)
+    assert arrays["weight0"].shape == (16, 7 + 256)
+
+
 def test_without_held_out_subjects_nothing_is_measured(
     head: HeadModel, embedding: LandmarkEmbedding
 ) -> None:
@@ -199,6 +282,7 @@ def _pictures(
         colors=np.full((frames, 468, 3), 90, np.float32), codes=codes,
         rest=head.vertices.numpy(), head_pose=poses.numpy(), torso_pose=poses.numpy(),
         focal=np.array(900, np.float32), width=np.array(384, np.float32),
+        face=_planes(codes[:, 0]).face, mouth=_planes(codes[:, 0]).mouth,
     )  # fmt: skip
     pixels = subject.with_truth(head, embedding, embedding).true_px
     subject.landmarks[..., :2] = pixels
@@ -263,6 +347,8 @@ def test_rendered_subjects_are_kept_and_used_again(
     error = np.linalg.norm(subject.landmarks[:, :468, :2] - subject.true_px[:, :468], axis=2)
     assert (error.mean(1) < 0.12 * eyes).all()
     assert (subject.colors > 5).all()
+    assert len(subject.planes.face) == len(subject.codes)
+    assert subject.planes.mouth[:, 1].mean() > subject.planes.face[:, 1].mean()  # lips are red
 
     def refuse(*arguments: object) -> None:
         raise AssertionError("rendered again")

@@ -52,6 +52,8 @@ class CorrectionConfig:
     """AdamW's."""
     batch: int = 256
     """Pictures in a step."""
+    pictures: bool = False
+    """Read pictures too: more exact, but slower, and for clips alone."""
 
     def __post_init__(self) -> None:
         def require(good: bool, name: str, rule: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +17,20 @@ from cag_avatar.errors import InputError
 from cag_avatar.files import replacing
 from cag_avatar.head_models import ARKIT_NAMES, HeadModel
 from cag_avatar.tracking.face_landmarker import FACE_LANDMARKS, NUM_LANDMARKS
+from cag_avatar.tracking.face_pictures import FACE_SIDE, MOUTH_SHAPE, PLANES, FacePlanes
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
 
 __all__ = ["CorrectionData", "SubjectPictures", "read_subjects"]
 
 
+#: Arrays of a file that stay float16.
+_HALF = ("face", "mouth")
+
+
 @dataclass(frozen=True)
 class SubjectPictures:
-    """T pictures of one subject in which its face was found, and its true head; float32."""
+    """T pictures of one subject in which its face was found, and its true head; float32 but for the
+    planes."""
 
     landmarks: NDArray[np.float32]
     """Detected, [T, 478, 3] pixels."""
@@ -43,6 +50,10 @@ class SubjectPictures:
     """Of the camera, pixels, []; its axis meets the picture's middle."""
     width: NDArray[np.float32]
     """Of the picture, pixels, []."""
+    face: NDArray[np.float16]
+    """Planes of the upright faces (``FacePlanes``), [T, PLANES, FACE_SIDE, FACE_SIDE]."""
+    mouth: NDArray[np.float16]
+    """The same of the mouths, [T, PLANES, *MOUTH_SHAPE]."""
 
     def camera(self) -> PinholeCamera:
         """Of all pictures."""
@@ -72,7 +83,7 @@ class SubjectPictures:
         return CorrectionData(
             landmarks=self.landmarks, scores=self.scores, colors=self.colors, codes=self.codes,
             true_px=seen(embedding), mirrored_px=seen(mirrored), head_pose=self.head_pose,
-            focal=self.focal, width=self.width,
+            focal=self.focal, width=self.width, planes=FacePlanes(self.face, self.mouth),
         )  # fmt: skip
 
     def save(self, path: Path) -> None:
@@ -88,7 +99,10 @@ class SubjectPictures:
         names = [field.name for field in fields(cls)]
         try:
             with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: np.asarray(stored[name], np.float32) for name in names}
+                arrays: dict[str, Any] = {
+                    name: np.asarray(stored[name], np.float16 if name in _HALF else np.float32)
+                    for name in names
+                }
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: not a subject's landmarks ({error}); delete it") from error
         count = len(arrays["codes"])
@@ -97,6 +111,7 @@ class SubjectPictures:
             "colors": (count, FACE_LANDMARKS, 3), "codes": (count, len(ARKIT_NAMES)),
             "rest": (len(arrays["rest"]), 3), "head_pose": (count, 4, 4),
             "torso_pose": (count, 4, 4), "focal": (), "width": (),
+            "face": (count, PLANES, FACE_SIDE, FACE_SIDE), "mouth": (count, PLANES, *MOUTH_SHAPE),
         }  # fmt: skip
         for name, shape in shapes.items():
             if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
@@ -129,7 +144,7 @@ def read_subjects(folder: Path, model: HeadModel) -> dict[int, SubjectPictures]:
 
 @dataclass(frozen=True)
 class CorrectionData:
-    """What a subject's pictures say of the landmarks of one embedding; float32."""
+    """What a subject's pictures say of the landmarks of one embedding; float32 but for planes."""
 
     landmarks: NDArray[np.float32]
     """Detected, [T, 478, 3] pixels."""
@@ -150,3 +165,7 @@ class CorrectionData:
     """Of the camera, pixels, []; its axis meets the picture's middle."""
     width: NDArray[np.float32]
     """Of the picture, pixels, []."""
+    planes: FacePlanes
+    """Of the pictures."""
+    flipped: bool = False
+    """Whether all the rest is of the mirror images of ``planes``."""

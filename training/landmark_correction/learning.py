@@ -10,12 +10,17 @@ import numpy as np
 import torch
 from cag_avatar_training.landmark_correction.config import CorrectionConfig
 from cag_avatar_training.landmark_correction.data import CorrectionData
+from cag_avatar_training.landmark_correction.picture_network import (
+    PictureExamples,
+    train_picture_network,
+)
 from cag_avatar_training.tracking_benchmark import COEFFICIENTS
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cag_avatar.head_models import ARKIT_INDEX, REGIONS, HeadModel
 from cag_avatar.tracking.face_landmarker import EYE_OUTER_CORNERS, FACE_LANDMARKS
+from cag_avatar.tracking.face_pictures import FacePlanes, PictureReader
 from cag_avatar.tracking.landmark_correction import (
     LandmarkCorrection,
     landmark_features,
@@ -52,6 +57,8 @@ class Examples:
     """True codes, [N, 52]."""
     errors: NDArray[np.float32]
     """Truth minus detection, upright, metres at the face, [N, 956]."""
+    pictures: PictureExamples | None
+    """Where the network reads them."""
 
 
 def bare_skin(model: HeadModel, embedding: LandmarkEmbedding) -> NDArray[np.int64]:
@@ -66,7 +73,10 @@ def bare_skin(model: HeadModel, embedding: LandmarkEmbedding) -> NDArray[np.int6
 
 
 def make_examples(
-    subjects: Sequence[CorrectionData], mean: NDArray[np.float64], skin: NDArray[np.int64]
+    subjects: Sequence[CorrectionData],
+    mean: NDArray[np.float64],
+    skin: NDArray[np.int64],
+    pictures: bool = False,
 ) -> Examples:
     """Examples of several subjects; ``mean`` and ``skin`` as in ``landmark_features``."""
     rows: list[tuple[NDArray, ...]] = []
@@ -76,7 +86,32 @@ def make_examples(
         errors = np.einsum("tij,tnj->tni", frame.turn, shift) / frame.scale[:, None, None]
         typical = np.broadcast_to(np.median(features, axis=0), features.shape)
         rows.append((features, typical, data.codes, errors.reshape(len(errors), -1)))
-    return Examples(*(np.concatenate(p).astype(np.float32) for p in zip(*rows, strict=True)))
+    columns = (np.concatenate(part).astype(np.float32) for part in zip(*rows, strict=True))
+    joined = dict(zip(("features", "typical", "codes", "errors"), columns, strict=True))
+    return Examples(**joined, pictures=_picture_examples(subjects) if pictures else None)
+
+
+def _picture_examples(subjects: Sequence[CorrectionData]) -> PictureExamples:
+    """Pictures of the subjects' examples; a mirrored subject uses those of its original."""
+    planes: list[FacePlanes] = []
+    first: dict[int, tuple[int, int]] = {}  # by their planes: person, and its first picture
+    count, persons = 0, []
+    for data in subjects:
+        if id(data.planes) not in first:
+            first[id(data.planes)] = len(planes), count
+            planes.append(data.planes)
+            count += len(data.codes)
+        persons.append(first[id(data.planes)])
+    sizes = [len(data.codes) for data in subjects]
+    return PictureExamples(
+        FacePlanes.stack(planes),
+        FacePlanes.stack([p.median() for p in planes]),
+        np.concatenate(
+            [start + np.arange(n) for (_, start), n in zip(persons, sizes, strict=True)]
+        ),
+        np.repeat([person for person, _ in persons], sizes),
+        np.repeat([data.flipped for data in subjects], sizes),
+    )
 
 
 def fit_network(
@@ -86,7 +121,8 @@ def fit_network(
     config: CorrectionConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, NDArray]:
-    """Train on examples; returns the arrays of ``LandmarkCorrection.NAMES`` but "deviation".
+    """Train on examples; returns the arrays of ``LandmarkCorrection.NAMES`` but "deviation", and
+    where the examples have pictures those of ``PictureReader``.
 
     Args:
         examples: of all subjects.
@@ -107,7 +143,12 @@ def fit_network(
     inputs = _network_inputs(examples, arrays)
     errors = (examples.errors - error_mean) @ error_basis.T / unit
     targets = torch.from_numpy(np.concatenate([examples.codes, errors], 1).astype(np.float32))
-    network = _train(inputs, targets, examples.codes.shape[1], config, progress)
+    loss = _Loss(examples.codes.shape[1])
+    if examples.pictures is not None:
+        return arrays | train_picture_network(
+            inputs, targets, examples.pictures, loss, config, progress
+        )
+    network = _train(inputs, targets, loss, config, progress)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     for k, layer in enumerate(layers):
         arrays[f"weight{k}"] = layer.weight.detach().numpy()
@@ -116,9 +157,11 @@ def fit_network(
 
 
 def held_out_figures(
-    correction: LandmarkCorrection, subjects: Sequence[CorrectionData]
+    correction: LandmarkCorrection,
+    subjects: Sequence[CorrectionData],
+    reader: PictureReader | None = None,
 ) -> tuple[dict[str, Any], NDArray[np.float64]]:
-    """How well subjects are corrected that were not trained on.
+    """How well subjects are corrected that were not trained on; ``reader`` of their pictures.
 
     Returns:
         Plain values: root mean squares of the coordinates' errors of the 468 landmarks of the face
@@ -131,7 +174,8 @@ def held_out_figures(
     codes: list[NDArray[Any]] = []
     true_codes: list[NDArray[Any]] = []
     for data in subjects:
-        corrected = correction.correct(data.landmarks, data.scores, data.colors)
+        looks = None if reader is None else reader.read(data.planes, data.planes.median())
+        corrected = correction.correct(data.landmarks, data.scores, data.colors, looks=looks)
         true = data.true_px[:, :FACE_LANDMARKS]
         eyes = np.linalg.norm(true[:, EYE_OUTER_CORNERS[0]] - true[:, EYE_OUTER_CORNERS[1]], axis=1)
         for points, out in ((data.landmarks[..., :2], before), (corrected.landmarks, after)):
@@ -184,10 +228,21 @@ def _network_inputs(examples: Examples, arrays: dict[str, NDArray]) -> Tensor:
     return torch.from_numpy(np.concatenate([deviation, *clip], 1))
 
 
+@dataclass(frozen=True)
+class _Loss:
+    """Mean squared error of outputs whose first ``codes`` are coefficients."""
+
+    codes: int
+
+    def __call__(self, found: Tensor, true: Tensor) -> Tensor:
+        miss = (found - true).square()
+        return _CODE_WEIGHT * miss[:, : self.codes].mean() + miss[:, self.codes :].mean()
+
+
 def _train(
     inputs: Tensor,
     targets: Tensor,
-    codes: int,
+    loss: _Loss,
     config: CorrectionConfig,
     progress: Callable[[int, int], None] | None,
 ) -> nn.Sequential:
@@ -208,10 +263,10 @@ def _train(
         for _ in range(config.epochs):
             for index in torch.randperm(len(inputs)).split(config.batch):
                 x = inputs[index]
-                miss = (network(x + config.input_noise * torch.randn_like(x)) - targets[index]) ** 2
-                loss = _CODE_WEIGHT * miss[:, :codes].mean() + miss[:, codes:].mean()
+                x = x + config.input_noise * torch.randn_like(x)
+                miss = loss(network(x), targets[index])
                 optimizer.zero_grad()
-                loss.backward()
+                miss.backward()
                 optimizer.step()
                 schedule.step()
                 done += 1

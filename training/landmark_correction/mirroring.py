@@ -107,4 +107,6 @@ def mirrored_data(data: CorrectionData, landmarks: NDArray[np.int64]) -> Correct
         head_pose=axes @ data.head_pose @ axes,
         focal=data.focal,
         width=data.width,
+        planes=data.planes,
+        flipped=not data.flipped,
     )

@@ -20,7 +20,9 @@ from cag_avatar.camera import PinholeCamera
 from cag_avatar.errors import InputError
 from cag_avatar.head_models import ARKIT_INDEX, ARKIT_NAMES, HeadModel
 from cag_avatar.tracking.face_landmarker import FACE_LANDMARKS, NUM_LANDMARKS, FaceLandmarker
-from cag_avatar.tracking.landmark_correction import face_colors
+from cag_avatar.tracking.face_pictures import FacePlanes, face_planes, upright_picture
+from cag_avatar.tracking.landmark_correction import face_colors, upright_frame
+from cag_avatar.tracking.landmark_embedding import load_landmark_embedding
 
 __all__ = ["render_subject", "render_subjects"]
 
@@ -33,8 +35,15 @@ _TEXTURE, _STRANDS = 1024, 1500
 #: Distance from the camera at which subjects perform, and the nearest and farthest over it.
 _DISTANCE = 0.86
 _NEAREST, _FARTHEST = 0.5, 2.0
-#: Every third picture shows a random mixture, so that coefficients are seen apart.
-_MIXED_EVERY = 3
+#: Every other picture shows a random mixture, so that coefficients are seen apart; every fourth one
+#: of those that shape the lips, which look alike.
+_MIXED_EVERY, _LIPS_EVERY = 2, 4
+_LIPS = (
+    "jawOpen", "mouthPucker", "mouthFunnel", "mouthClose", "mouthRollLower", "mouthRollUpper",
+    "mouthShrugLower", "mouthShrugUpper",
+)  # fmt: skip
+#: Share of them in such a picture, and the largest coefficient.
+_LIPS_SHARE, _LIPS_MOST = 0.3, 0.9
 _UNPAIRED = ("eyeLook", "jaw", "mouthLeft", "mouthRight")
 #: Standard deviation of the sensor's noise, 8-bit levels; sizes of the blur of every other picture,
 #: pixels.
@@ -124,7 +133,9 @@ def render_subject(
     head[:, :3, 3] += move
     torso[:, :3, 3] += move
     found: list[int] = []
-    landmarks, scores, colors = [], [], []
+    landmarks, scores, colors, planes = [], [], [], []
+    embedding = load_landmark_embedding(model)
+    mean = embedding.points(model.vertices, model.faces)[:FACE_LANDMARKS].numpy().astype(np.float64)
     for t in range(len(codes)):
         noise = (rng.standard_normal((config.size, config.size, 3)) * _NOISE).astype(np.float32)
         image = subject.photograph(camera, codes[t], head[t], torso[t], 1, noise).image
@@ -137,7 +148,10 @@ def render_subject(
             landmarks.append(faces[0].landmarks)
             scores.append(faces[0].scores)
             colors.append(face_colors(image, faces[0].landmarks))
+            frame = upright_frame(mean, faces[0].landmarks[None])
+            planes.append(face_planes(upright_picture(image, frame)))
     count = len(found)
+    shown = FacePlanes.stack(planes) if planes else FacePlanes.none()
     return SubjectPictures(
         landmarks=np.reshape(np.array(landmarks, np.float32), (count, NUM_LANDMARKS, 3)),
         scores=np.reshape(np.array(scores, np.float32), (count, len(ARKIT_NAMES))),
@@ -148,6 +162,8 @@ def render_subject(
         torso_pose=torso[found],
         focal=np.array(focal, np.float32),
         width=np.array(config.size, np.float32),
+        face=shown.face,
+        mouth=shown.mouth,
     )
 
 
@@ -169,4 +185,8 @@ def _mixed(codes: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.f
         gaze = out[t, look]
         out[t] = np.clip(out[t] * rng.uniform(0, 0.8) + extra, 0, 1)
         out[t, look] = gaze
+    for t in range(0, len(out), _LIPS_EVERY):
+        for name in _LIPS:
+            if rng.random() < _LIPS_SHARE:
+                out[t, ARKIT_INDEX[name]] = rng.uniform(0, _LIPS_MOST)
     return out

@@ -29,6 +29,8 @@ class PreprocessConfig:
     """A face must be seen for at least this long."""
     irises: bool = True
     """Look for the irises in the pictures: the landmarker hardly sees looks up and down."""
+    looks: bool = True
+    """Read the pictures of the face, besides the landmarks, to correct the landmarker's errors."""
     fit: FitConfig = field(default_factory=FitConfig)
     """Weights of the fit."""
     matte: MatteConfig = field(default_factory=MatteConfig)

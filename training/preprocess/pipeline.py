@@ -15,6 +15,7 @@ from cag_avatar_training.preprocess.crop import crop_frames, find_crop
 from cag_avatar_training.preprocess.fit import ClipFitter
 from cag_avatar_training.preprocess.irises import find_irises
 from cag_avatar_training.preprocess.landmarks import find_landmarks, too_short
+from cag_avatar_training.preprocess.looks import read_looks
 from cag_avatar_training.preprocess.matte import matte_frames
 from cag_avatar_training.preprocess.output import write_frames
 from cag_avatar_training.preprocess.reliability import find_reliability
@@ -121,14 +122,18 @@ def preprocess(
             with stages.open("irises", (crop_key,), None, count) as (stage, advance):
                 irises = find_irises(images.__getitem__, landmarks, stage, advance)
             fit_key = stage.key
+        looks = None
+        if settings.looks and settings.fit.correction != "none":
+            with stages.open("looks", (crop_key,), settings.head_model, count) as (stage, advance):
+                looks = read_looks(images.__getitem__, landmarks, model.name, stage, advance)
         fitter = ClipFitter(
             model,
-            Observations(landmarks, found.scores, found.colors, irises),
+            Observations(landmarks, found.scores, found.colors, looks, irises),
             settings.size,
             crop.centre(info),
             settings.fit,
         )
-        model_settings = [settings.head_model, settings.fit]
+        model_settings = [settings.head_model, settings.fit, settings.looks]
         with stages.open("fit", (fit_key,), model_settings, None) as (stage, _):
             fit = fitter.to_landmarks(stage)
         landmarks_only = fit.landmark_rmse()

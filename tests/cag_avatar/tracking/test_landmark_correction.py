@@ -104,6 +104,30 @@ def test_network_agrees_with_a_torch_twin() -> None:
     np.testing.assert_array_equal(found.deviation, a["deviation"])
 
 
+def test_what_is_read_in_pictures_joins_the_input() -> None:
+    plain, arrays = _tiny()
+    rng = np.random.default_rng(5)
+    more = rng.normal(0, 0.3, (_HIDDEN, 3)).astype(np.float32)
+    correction = LandmarkCorrection(
+        "anny", arrays | {"weight0": np.concatenate([arrays["weight0"], more], 1)}
+    )
+    assert correction.reads_pictures
+    assert not plain.reads_pictures
+    landmarks, scores, colors = _clip(5)
+    looks = rng.normal(0, 1, (5, 3)).astype(np.float32)
+    found = correction.correct(landmarks, scores, colors, looks=looks)
+    # The first layer's sum with looks is that without, with another bias in every frame.
+    for t in range(5):
+        shifted = LandmarkCorrection("anny", arrays | {"bias0": arrays["bias0"] + more @ looks[t]})
+        alone = shifted.correct(landmarks, scores, colors)
+        np.testing.assert_allclose(found.codes[t], alone.codes[t], atol=1e-6)
+        np.testing.assert_allclose(found.landmarks[t], alone.landmarks[t], atol=1e-3)
+    nothing = correction.correct(landmarks, scores, colors, looks=np.zeros((5, 3), np.float32))
+    np.testing.assert_allclose(
+        nothing.landmarks, plain.correct(landmarks, scores, colors).landmarks, atol=1e-4
+    )
+
+
 def test_typical_features_of_another_clip_are_used() -> None:
     correction, _ = _tiny()
     landmarks, scores, colors = _clip(5)
