@@ -22,7 +22,7 @@ def command(
     seeds: tuple[int, ...] = (101, 102, 103, 104, 105),
     seconds: float = 20.0,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
-    correction: Correction = "rigid",
+    correction: Correction = "auto",
     output: OutputPath = Path("out/track_benchmark"),
 ) -> None:
     """Track synthetic subjects and compare with their truth.

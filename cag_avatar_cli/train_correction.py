@@ -58,14 +58,15 @@ def command(
     target = output or correction_path(model.name, pictures)
     with progress_bars() as progress:
         rendering = progress.add_task("subjects", total=subjects)
-        training = {name: progress.add_task(name, total=None) for name in ("measure", "train")}
-        pictures = render_subjects(
+        stages = ("measure",) if pictures else ("measure", "train")
+        training = {name: progress.add_task(name, total=None) for name in stages}
+        rendered = render_subjects(
             folder,
             model,
             config,
             lambda done, total: progress.update(rendering, completed=done, total=total),
         )
-        data = with_truth(pictures, model, embedding)
+        data = with_truth(rendered, model, embedding)
         correction = learn_correction(
             data, model, embedding, config,
             lambda stage, done, total: progress.update(

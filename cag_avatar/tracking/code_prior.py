@@ -70,9 +70,7 @@ def code_prior(scores: NDArray[np.floating], config: FitConfig) -> ArrayPrior:
 
 def corrected_prior(corrected: Corrected, config: FitConfig) -> ArrayPrior:
     """Prior from the codes that a LandmarkCorrection predicts."""
-    deviation = corrected.deviation
-    if config.correction == "rigid":
-        deviation = np.maximum(deviation, np.float32(config.predicted_deviation))
+    deviation = np.maximum(corrected.deviation, np.float32(config.predicted_deviation))
     return _in_unit_interval(corrected.codes, deviation, config)
 
 

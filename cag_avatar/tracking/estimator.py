@@ -277,7 +277,7 @@ class ExpressionEstimator:
         else:
             better = self._correction.correct(
                 face.landmarks[None], face.scores[None], colors[None], operator.typical,
-                rigid=fit.correction == "rigid",
+                rigid=fit.rigid(pictures=False),
             )  # fmt: skip
             landmarks, prior = better.landmarks[0], corrected_prior(better, fit)
         if shifts is None:

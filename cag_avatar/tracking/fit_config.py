@@ -10,7 +10,7 @@ from cag_avatar.errors import InputError
 __all__ = ["Correction", "FitConfig"]
 
 #: What of the landmarker's known errors is taken away.
-Correction = Literal["rigid", "full", "none"]
+Correction = Literal["auto", "rigid", "full", "none"]
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,15 @@ class FitConfig:
     """The same of the head rotation, radians."""
     smooth_translation: float = 0.01
     """The same of the head translation, metres."""
-    correction: Correction = "rigid"
+    correction: Correction = "auto"
     """What of the landmarker's known errors is taken away, where a correction for the head model is
     at hand: ``rigid`` what is the same in most of a person's frames, and in each frame what looks
-    like a moved head; ``full`` all that is predicted. The full one is the more exact on rendered
-    faces, from which it was learnt; real faces in strong expressions it follows less well."""
+    like a moved head; ``full`` all that is predicted; ``auto`` all where the pictures of the face
+    were read, else ``rigid``: without pictures, strong expressions of real faces are followed less
+    well by all that is predicted."""
     predicted_deviation: float = 0.15
-    """Least prior deviation of a coefficient from the predicted one, with ``rigid``: what is known
-    of rendered faces holds less of real ones."""
+    """Least prior deviation of a coefficient from the predicted one: what is known of rendered
+    faces holds less of real ones."""
     distance: float = 0.86
     """Distance of the head from the camera where the focal length is not known, metres; the median
     over the clip. A head alone does not tell it: focal length and distance trade off, and the
@@ -62,5 +63,13 @@ class FitConfig:
                 raise InputError(f"fit: {name} = {value} must be positive")
         if self.correction not in get_args(Correction):
             raise InputError(
-                f"fit: correction '{self.correction}' is unknown; choose rigid, full or none"
+                f"fit: correction '{self.correction}' is unknown; choose auto, rigid, full or none"
             )
+
+    def rigid(self, pictures: bool) -> bool:
+        """Whether only part of the predicted errors is taken away.
+
+        Args:
+            pictures: the pictures of the face were read.
+        """
+        return self.correction == "rigid" or (self.correction == "auto" and not pictures)

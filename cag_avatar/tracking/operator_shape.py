@@ -142,7 +142,7 @@ def solve_operator(frames: OperatorFrames) -> OperatorShape:
     if correction is not None:
         seen = (frames.landmarks, frames.scores, frames.colors)
         typical = correction.typical(*seen)
-        better = correction.correct(*seen, typical, rigid=config.correction == "rigid")
+        better = correction.correct(*seen, typical, rigid=config.rigid(pictures=False))
         landmarks, prior = better.landmarks, corrected_prior(better, config)
     centre = frames.size[0] / 2, frames.size[1] / 2
     found = torch.from_numpy(landmarks)

@@ -400,8 +400,13 @@ def test_subjects_that_tracking_is_measured_on_are_refused(seed: int) -> None:
     assert set(CorrectionConfig().held_out) <= set(CorrectionConfig().seeds)
 
 
+@pytest.mark.parametrize("pictures", [False, True])
 def test_the_command_writes_a_file_that_tracking_reads(
-    embedding: LandmarkEmbedding, head: HeadModel, tmp_path: Path, capsys: pytest.CaptureFixture
+    embedding: LandmarkEmbedding,
+    head: HeadModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    pictures: bool,
 ) -> None:
     from cag_avatar_cli.main import main
 
@@ -409,13 +414,18 @@ def test_the_command_writes_a_file_that_tracking_reads(
         _pictures(head, embedding, seed, frames=5).save(tmp_path / "subjects" / f"{seed}.npz")
     out = tmp_path / "correction.safetensors"
     words = ["train-correction", "--folder", str(tmp_path), "-o", str(out), "--subjects", "2"]
+    words += ["--pictures"] if pictures else []
     assert main([*words, "--epochs", "1"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "landmark correction:" in shown
     assert "2, 10 pictures" in shown
     correction = LandmarkCorrection.load(out)
     subject = _pictures(head, embedding, 3, frames=2)
-    found = correction.correct(subject.landmarks, subject.scores, subject.colors)
+    looks = None
+    if pictures:
+        planes = FacePlanes(subject.face, subject.mouth)
+        looks = PictureReader.load(out).read(planes, planes.median())
+    found = correction.correct(subject.landmarks, subject.scores, subject.colors, looks=looks)
     assert found.codes.shape == (2, 52)
     assert main([*words, "--first-seed", "101"]) == 2
     assert "first_seed" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,8 +13,9 @@ from cag_avatar.camera import PinholeCamera
 from cag_avatar.geometry import rigid_transform, rotation_vector_to_matrix
 from cag_avatar.head_models import ARKIT_INDEX, HeadModel
 from cag_avatar.rendering.mesh import rasterize
-from cag_avatar.tracking.clip_fit import ClipFit, Observations, fit_clip
-from cag_avatar.tracking.fit_config import FitConfig
+from cag_avatar.tracking.clip_fit import ClipFit, Observations, _observe, fit_clip
+from cag_avatar.tracking.fit_config import Correction, FitConfig
+from cag_avatar.tracking.landmark_correction import load_landmark_correction
 from cag_avatar.tracking.landmark_embedding import LandmarkEmbedding
 from cag_avatar.tracking.silhouette import find_rim
 from cag_avatar.tracking.surface_basis import ShapeSpace
@@ -131,6 +133,30 @@ def test_irises_from_the_pictures_turn_the_eyes(
         assert (truth - found).abs().mean() < 0.1
     up, down = (fit.state.code[:, ARKIT_INDEX[f"eyeLook{way}Left"]] for way in ("Up", "Down"))
     assert (up * down == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("correction", "pictures", "rigid"),
+    [("auto", False, True), ("auto", True, False), ("rigid", True, True), ("full", False, False)],
+)
+def test_all_of_the_errors_is_taken_off_where_pictures_were_read(
+    head: HeadModel, clip: Clip, correction: Correction, pictures: bool, rigid: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    landmarks = np.zeros((FRAMES, 478, 3), np.float32)
+    landmarks[..., :2] = clip.landmarks.numpy()
+    colors = rng.uniform(60, 120, (FRAMES, 468, 3)).astype(np.float32)
+    looks = rng.normal(0, 1, (FRAMES, 256)).astype(np.float32) if pictures else None
+    scores = (0.7 * clip.code).numpy()
+    config = FitConfig(correction=correction)
+    seen = _observe(head, Observations(landmarks, scores, colors, looks), config)
+    network = load_landmark_correction("anny", pictures)
+    assert network is not None
+    expected = network.correct(landmarks, scores, colors, rigid=rigid, looks=looks)
+    other = network.correct(landmarks, scores, colors, rigid=not rigid, looks=looks)
+    np.testing.assert_allclose(seen.landmarks.numpy(), expected.landmarks, atol=1e-4)
+    assert np.abs(expected.landmarks - other.landmarks).max() > 0.05
+    np.testing.assert_allclose(seen.prior.mean.numpy(), expected.codes, atol=1e-6)
 
 
 def test_codes_stay_in_bounds_and_unused_ones_near_zero(clip: Clip, fit: ClipFit) -> None:

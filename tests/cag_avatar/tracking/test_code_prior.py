@@ -34,13 +34,13 @@ def test_scores_that_never_rest_are_a_bias_and_gaze_is_left_to_the_irises() -> N
     assert alone[0, ARKIT_INDEX["browDownLeft"]] == pytest.approx(0.4)
 
 
-@pytest.mark.parametrize(("correction", "least"), [("rigid", 0.15), ("full", 0.02)])
-def test_predicted_codes_are_the_mean_and_never_too_sure(correction, least) -> None:
+@pytest.mark.parametrize(("floor", "least"), [(0.15, 0.15), (0.01, 0.02)])
+def test_predicted_codes_are_the_mean_and_never_too_sure(floor: float, least: float) -> None:
     codes = np.linspace(0, 1, 3 * 52, dtype=np.float32).reshape(3, 52)
     deviation = np.full(52, 0.02, np.float32)
     deviation[7] = 0.3
     predicted = Corrected(np.zeros((3, 478, 2), np.float32), codes, deviation)
-    prior = corrected_prior(predicted, FitConfig(correction=correction, predicted_deviation=0.15))
+    prior = corrected_prior(predicted, FitConfig(predicted_deviation=floor))
     np.testing.assert_array_equal(prior.mean, codes)
     assert prior.deviation[0] == pytest.approx(least)
     assert prior.deviation[7] == pytest.approx(0.3)
