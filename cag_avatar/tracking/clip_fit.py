@@ -81,7 +81,7 @@ def _observe(model: HeadModel, observations: Observations, config: FitConfig) ->
     if correction is not None and observations.colors is not None:
         better = correction.correct(
             landmarks, scores, observations.colors.astype(np.float32),
-            rigid=config.rigid(looks is not None), looks=looks,
+            rigid=config.rigid(looks is not None), looks=looks, irises_found=irises,
         )  # fmt: skip
         expected = corrected_prior(better, config)
         prior = clip_prior(with_free_gaze(expected, config) if irises else expected)

@@ -344,6 +344,7 @@ class LandmarkCorrection:
         typical: Typical | None = None,
         rigid: bool = False,
         looks: NDArray[np.float32] | None = None,
+        irises_found: bool = False,
     ) -> Corrected:
         """Correct T frames of one person.
 
@@ -355,12 +356,16 @@ class LandmarkCorrection:
             rigid: of each frame's own error take only what a rigidly moved head explains.
             looks: what a picture reader says of the frames, [T, D], where the network
                 ``reads_pictures``.
+            irises_found: those of the frames are measured otherwise: here they go with the eyes.
         """
         features, frame = self.features(landmarks, scores, colors)
         person = typical or self._in_common(features, looks)
         codes, error = self._predict(features, person.features, looks)
         if rigid:
             error = person.error + self._rigid_part(error - person.error, landmarks)
+        elif irises_found:
+            own = error - person.error
+            error[:, FACE_LANDMARKS:] = person.error[FACE_LANDMARKS:] + _with_the_eyes(own)
         shift = np.einsum("tji,tnj->tni", frame.turn, error) * frame.scale[:, None, None]
         return Corrected(
             (landmarks[..., :2] + shift).astype(np.float32),
@@ -385,8 +390,7 @@ class LandmarkCorrection:
         turned = modes.transpose(0, 2, 1)
         explained = modes @ np.linalg.solve(turned @ modes, turned @ seen)
         explained = explained.reshape(len(x), FACE_LANDMARKS, 2)
-        eyes = np.repeat(explained[:, _EYE_CORNERS].mean(2), 5, axis=1)
-        return np.concatenate([explained, eyes], 1)
+        return np.concatenate([explained, _with_the_eyes(explained)], 1)
 
     def _predict(
         self,
@@ -436,6 +440,11 @@ class LandmarkCorrection:
         if missing:
             raise InputError(f"{path}: lacks {', '.join(missing)}; train it again")
         return cls(header["head_model"], arrays, header.get("protocol"))
+
+
+def _with_the_eyes(moved: NDArray[Any]) -> NDArray[np.float64]:
+    """What the corners of the eyes do, for the ten landmarks of the irises, [T, 10, 2]."""
+    return np.repeat(moved[:, _EYE_CORNERS].mean(2), 5, axis=1)
 
 
 def correction_path(head_model: str, pictures: bool = False) -> Path:

@@ -297,6 +297,21 @@ def test_the_rigid_correction_takes_what_a_moved_head_explains() -> None:
     assert np.abs(correction._rigid_part(error, landmarks)).max() < 3e-4
 
 
+def test_irises_that_are_measured_otherwise_go_with_the_eyes() -> None:
+    correction, _ = _tiny()
+    landmarks, scores, colors = _clip(6)
+    full = correction.correct(landmarks, scores, colors)
+    found = correction.correct(landmarks, scores, colors, irises_found=True)
+    np.testing.assert_array_equal(found.landmarks[:, :468], full.landmarks[:, :468])
+    frame = correction.frames(landmarks)
+    typical = correction.typical(landmarks, scores, colors).error
+    own = frame.upright(found.landmarks) - frame.upright(landmarks[..., :2]) - typical
+    for irises, corners in ((slice(468, 473), [33, 133]), (slice(473, 478), [362, 263])):
+        expected = np.repeat(own[:, corners].mean(1, keepdims=True), 5, axis=1)
+        np.testing.assert_allclose(own[:, irises], expected, atol=1e-6)
+    assert np.abs(found.landmarks[:, 468:] - full.landmarks[:, 468:]).max() > 0.05
+
+
 def test_a_person_is_typical_of_itself() -> None:
     correction, _ = _tiny()
     clip = _clip(3)
