@@ -39,6 +39,8 @@ class Seeds:
     """Beside and below the shoulders, where clothes may be: they may keep as still as a wall."""
     head_size: float
     """Square root of the drawn head's area, in pixels."""
+    middle: tuple[float, float]
+    """Mean x and y of the drawn head's pixels."""
 
 
 def find_seeds(labels: NDArray[Any], config: MatteConfig) -> Seeds | None:
@@ -66,7 +68,8 @@ def find_seeds(labels: NDArray[Any], config: MatteConfig) -> Seeds | None:
     edge[0], edge[:top, 0], edge[:top, -1] = True, True, True
     edge &= outside > _EDGE_HEADS * size
     clothes = (ramp > 0) & (outside <= far)
-    return Seeds(inside > depth, outside > far, outside, inside, edge, clothes, size)
+    y, x = (float(at.mean()) + 0.5 for at in np.nonzero(head))
+    return Seeds(inside > depth, outside > far, outside, inside, edge, clothes, size, (x, y))
 
 
 def _depth(mask: NDArray[np.bool_]) -> NDArray[Any]:

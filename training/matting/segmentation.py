@@ -12,6 +12,7 @@ import numpy as np
 from cag_avatar_training.matting.background import BackgroundPlate, PlateEvidence, estimate_plate
 from cag_avatar_training.matting.config import MatteConfig
 from cag_avatar_training.matting.seeds import Seeds
+from cag_avatar_training.matting.usual_person import UsualPerson
 from numpy.typing import NDArray
 
 from cag_avatar.errors import InputError
@@ -30,6 +31,9 @@ _MARGIN = 0.05
 #: Cuts of the surveyed frames. Each finds hair that the one before took for background, and so
 #: background that hair had hidden.
 _ROUNDS = 3
+#: Further rounds, in which a frame also learns from the others where the person usually is; and the
+#: share of the frames that makes it sure where the background never showed.
+_USUAL_ROUNDS, _USUALLY = 3, 0.6
 _NO_BOX = (0, 0, 0, 0)  # GrabCut starts from a mask here
 _MIXTURE_SIZE = (1, 65)  # OpenCV's: 5 Gaussians of 1 weight, 3 means and 9 covariances
 _COVARIANCES = 20  # where these begin
@@ -45,6 +49,8 @@ class ClipModel:
     """GrabCut's mixture of the background's colours, [1, 65]."""
     plate: BackgroundPlate
     """The background where it was seen."""
+    usual: UsualPerson | None = None
+    """Where the person usually is; None while that is not known."""
 
 
 def survey(
@@ -75,7 +81,13 @@ def survey(
         clear = [_clear(person, seed) for person, seed in zip(people, seeds, strict=True)]
         plate = estimate_plate(images, clear, _sure(seeds))
         masks = [_guess(images[i], seeds[i], plate, people[i]) for i in chosen]
-    return ClipModel(foreground, background, plate)
+    model = ClipModel(foreground, background, plate)
+    for _ in range(_USUAL_ROUNDS):
+        people = [p for p, _ in pool.map(cut, images, seeds, repeat(model), repeat(True))]
+        clear = [_clear(person, seed) for person, seed in zip(people, seeds, strict=True)]
+        plate = estimate_plate(images, clear, _sure(seeds))
+        model = ClipModel(foreground, background, plate, UsualPerson.of(people, seeds))
+    return model
 
 
 def _fit_colours(
@@ -158,6 +170,9 @@ def cut(
     mask[same & _attached(same, seeds.background | (seeds.edge & same))] = cv2.GC_BGD
     strong = cv2.erode(other.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     mask[strong & ~same & _attached(strong, seeds.foreground)] = cv2.GC_FGD
+    if model.usual is not None and model.plate.still(seeds.background):
+        usually = model.usual.at(seeds, mask.shape) > _USUALLY
+        mask[usually & ~model.plate.known & (mask != cv2.GC_BGD)] = cv2.GC_FGD
     grab = _grab_half if coarse else _grab
     return _one_piece(grab(image, mask, model), seeds), evidence
 

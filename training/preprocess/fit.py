@@ -25,8 +25,8 @@ from cag_avatar.tracking.silhouette import RimPoints, find_rim, stack_rims
 
 __all__ = ["ClipFitter"]
 
-#: Frames whose outline determines the shape.
-_RIM_FRAMES = 40
+#: Frames whose outline determines the shape, and how often it is found again: each round moves it.
+_RIM_FRAMES, _ROUNDS = 40, 4
 #: The state of a fit, and the rim points of all frames, in a stage's folder.
 _STATE, _RIMS = "state", "rims"
 
@@ -62,12 +62,12 @@ class ClipFitter:
     def to_outline(
         self, stage: StageStore, fit: ClipFit, alphas: FrameStore, advance: Advance
     ) -> ClipFit:
-        """Stage "outline". Two rounds: each finds the outline again, because the first moves it."""
+        """Stage "outline": the shape in rounds, then the poses of all frames."""
         if not stage.whole:
             count = len(self.landmarks)
             some = np.unique(np.linspace(0, count - 1, min(_RIM_FRAMES, count)).round().astype(int))
             done = 0
-            for _ in range(2):
+            for _ in range(_ROUNDS):
                 found: dict[int, RimPoints] = {}
                 for t, points in zip(some, self._rims(fit, alphas, some), strict=True):
                     found[int(t)] = points
@@ -104,7 +104,7 @@ class ClipFitter:
     @staticmethod
     def outline_steps(count: int) -> int:
         """Steps that :meth:`to_outline` reports."""
-        return 2 * min(_RIM_FRAMES, count) + count
+        return _ROUNDS * min(_RIM_FRAMES, count) + count
 
     def _rims(self, fit: ClipFit, alphas: FrameStore, frames: NDArray[Any]) -> Iterator[RimPoints]:
         rest = fit.rest.numpy()
