@@ -32,8 +32,9 @@ _MARGIN = 0.05
 #: background that hair had hidden.
 _ROUNDS = 3
 #: Further rounds, in which a frame also learns from the others where the person usually is; and the
-#: share of the frames that makes it sure where the background never showed.
-_USUAL_ROUNDS, _USUALLY = 3, 0.6
+#: share of the frames that makes it sure where the background never showed, if the colour differs by
+#: that many grey levels from the background nearby.
+_USUAL_ROUNDS, _USUALLY, _UNLIKE = 3, 0.6, 20.0
 _NO_BOX = (0, 0, 0, 0)  # GrabCut starts from a mask here
 _MIXTURE_SIZE = (1, 65)  # OpenCV's: 5 Gaussians of 1 weight, 3 means and 9 covariances
 _COVARIANCES = 20  # where these begin
@@ -172,7 +173,9 @@ def cut(
     mask[strong & ~same & _attached(strong, seeds.foreground)] = cv2.GC_FGD
     if model.usual is not None and model.plate.still(seeds.background):
         usually = model.usual.at(seeds, mask.shape) > _USUALLY
-        mask[usually & ~model.plate.known & (mask != cv2.GC_BGD)] = cv2.GC_FGD
+        colour: NDArray[Any] = cv2.blur(image, (3, 3)).astype(np.float32)
+        unlike = np.linalg.norm(colour - evidence.background, axis=-1) > _UNLIKE
+        mask[usually & unlike & ~model.plate.known & (mask != cv2.GC_BGD)] = cv2.GC_FGD
     grab = _grab_half if coarse else _grab
     return _one_piece(grab(image, mask, model), seeds), evidence
 
