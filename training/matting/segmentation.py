@@ -31,9 +31,9 @@ _MARGIN = 0.05
 #: Cuts of the surveyed frames. Each finds hair that the one before took for background, and so
 #: background that hair had hidden.
 _ROUNDS = 3
-#: Further rounds, in which a frame also learns from the others where the person usually is; and the
-#: share of the frames that makes it sure where the background never showed, if the colour differs by
-#: that many grey levels from the background nearby.
+#: Further rounds, in which a frame also learns from the others where the person usually is; the
+#: share of the frames that makes it sure where the background never showed, and by how many grey
+#: levels the colour must differ there from the background nearby.
 _USUAL_ROUNDS, _USUALLY, _UNLIKE = 3, 0.6, 20.0
 _NO_BOX = (0, 0, 0, 0)  # GrabCut starts from a mask here
 _MIXTURE_SIZE = (1, 65)  # OpenCV's: 5 Gaussians of 1 weight, 3 means and 9 covariances
