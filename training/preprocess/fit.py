@@ -26,7 +26,7 @@ from cag_avatar.tracking.silhouette import RimPoints, find_rim, stack_rims
 __all__ = ["ClipFitter"]
 
 #: Frames whose outline determines the shape, and how often it is found again: each round moves it.
-_RIM_FRAMES, _ROUNDS = 40, 4
+_RIM_FRAMES, _ROUNDS = 40, 3
 #: The state of a fit, and the rim points of all frames, in a stage's folder.
 _STATE, _RIMS = "state", "rims"
 

@@ -43,6 +43,7 @@ STAGES = [
     "landmarks",
     "crop",
     "irises",
+    "looks",
     "fit",
     "matte",
     "outline",
