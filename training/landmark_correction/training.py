@@ -56,8 +56,7 @@ def learn_correction(
 ) -> LandmarkCorrection:
     """Train twice: without the held-out subjects, to measure; then with all, to be used.
 
-    A network that reads pictures is trained once and used as it was measured: it takes long, and a
-    tenth more subjects hardly change it.
+    A network that reads pictures is trained once, because it takes long, and used as measured.
 
     Args:
         data: of every subject in which a face was found, by seed.
