@@ -30,6 +30,7 @@ from cag_avatar.head_models import load_head_model
 from cag_avatar.tracking.clip_fit import Observations
 from cag_avatar.tracking.face_landmarker import find_landmarker_model
 from cag_avatar.tracking.irises import with_irises
+from cag_avatar.tracking.landmark_correction import correction_path
 
 __all__ = ["preprocess", "work_folder"]
 
@@ -123,7 +124,8 @@ def preprocess(
                 irises = find_irises(images.__getitem__, landmarks, stage, advance)
             fit_key = stage.key
         looks = None
-        if settings.looks and settings.fit.correction != "none":
+        known = correction_path(model.name, pictures=True).is_file()
+        if known and settings.looks and settings.fit.correction != "none":
             with stages.open("looks", (crop_key,), settings.head_model, count) as (stage, advance):
                 looks = read_looks(images.__getitem__, landmarks, model.name, stage, advance)
         fitter = ClipFitter(
