@@ -20,6 +20,7 @@ def command(
     fit: FitConfig = _FIT,
     matte: MatteConfig = _MATTE,
     irises: bool = True,
+    looks: bool = True,
     photometric: bool = True,
     keep_work: bool = False,
 ) -> None:
@@ -36,6 +37,7 @@ def command(
         fit: weights of the fit.
         matte: settings of the matte and of the labels of eyes, lips and mouth.
         irises: look for the irises in the pictures; the landmarker hardly sees looks up and down.
+        looks: read the pictures of the face, too, to correct the landmarker's errors.
         photometric: align the frames by the pictures themselves, after landmarks and outline.
         keep_work: keep OUTPUT.work: another run repeats only what its settings change.
     """
@@ -45,6 +47,7 @@ def command(
         fit=fit,
         matte=matte,
         irises=irises,
+        looks=looks,
         photometric=photometric,
         keep_work=keep_work,
     )
