@@ -10,6 +10,11 @@ import numpy as np
 import torch
 from cag_avatar_training.landmark_correction.config import CorrectionConfig
 from cag_avatar_training.landmark_correction.data import CorrectionData
+from cag_avatar_training.landmark_correction.descent import (
+    descend,
+    perceptron,
+    perceptron_arrays,
+)
 from cag_avatar_training.landmark_correction.picture_network import (
     PictureExamples,
     train_picture_network,
@@ -148,12 +153,7 @@ def fit_network(
         return arrays | train_picture_network(
             inputs, targets, examples.pictures, loss, config, progress
         )
-    network = _train(inputs, targets, loss, config, progress)
-    layers = [layer for layer in network if isinstance(layer, nn.Linear)]
-    for k, layer in enumerate(layers):
-        arrays[f"weight{k}"] = layer.weight.detach().numpy()
-        arrays[f"bias{k}"] = layer.bias.detach().numpy()
-    return arrays
+    return arrays | perceptron_arrays(_train(inputs, targets, loss, config, progress))
 
 
 def held_out_figures(
@@ -248,28 +248,13 @@ def _train(
 ) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        hidden = config.hidden
-        network = nn.Sequential(
-            nn.Linear(inputs.shape[1], hidden), nn.SiLU(), nn.Dropout(config.dropout),
-            nn.Linear(hidden, hidden), nn.SiLU(), nn.Dropout(config.dropout),
-            nn.Linear(hidden, targets.shape[1]),
-        )  # fmt: skip
-        optimizer = torch.optim.AdamW(
-            network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        network = perceptron(inputs.shape[1], targets.shape[1], config)
+
+        def miss(index: Tensor) -> Tensor:
+            x = inputs[index]
+            return loss(network(x + config.input_noise * torch.randn_like(x)), targets[index])
+
+        descend(
+            network, torch.optim.lr_scheduler.CosineAnnealingLR, miss, len(inputs), config, progress
         )
-        steps = config.epochs * -(-len(inputs) // config.batch)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        done = 0
-        for _ in range(config.epochs):
-            for index in torch.randperm(len(inputs)).split(config.batch):
-                x = inputs[index]
-                x = x + config.input_noise * torch.randn_like(x)
-                miss = loss(network(x), targets[index])
-                optimizer.zero_grad()
-                miss.backward()
-                optimizer.step()
-                schedule.step()
-                done += 1
-                if progress is not None and (done % 20 == 0 or done == steps):
-                    progress(done, steps)
-    return network.eval()
+    return network

@@ -9,6 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from cag_avatar_training.landmark_correction.config import CorrectionConfig
+from cag_avatar_training.landmark_correction.descent import (
+    descend,
+    perceptron,
+    perceptron_arrays,
+)
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -74,32 +79,28 @@ def train_picture_network(
     mirrored = torch.from_numpy(pictures.mirrored)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = _Network(inputs.shape[1], targets.shape[1], config).train()
-        optimizer = torch.optim.AdamW(
-            network.parameters(), config.learning_rate, weight_decay=config.weight_decay
-        )
-        steps = config.epochs * -(-len(inputs) // config.batch)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, config.learning_rate, total_steps=steps, pct_start=_WARM_UP
-        )
-        done = 0
-        for _ in range(config.epochs):
-            for index in torch.randperm(len(inputs)).split(config.batch):
-                flip = mirrored[index]
-                planes = [_flipped(x[picture[index]], flip) for x in shown]
-                typical = [_flipped(x[person[index]], flip) for x in usual]
-                seen = [_varied(network_planes(*x)) for x in zip(planes, typical, strict=True)]
-                x = inputs[index]
-                x = x + config.input_noise * torch.randn_like(x)
-                miss = loss(network(x, *seen), targets[index])
-                optimizer.zero_grad()
-                miss.backward()
-                optimizer.step()
-                schedule.step()
-                done += 1
-                if progress is not None and (done % 20 == 0 or done == steps):
-                    progress(done, steps)
-    return network.eval().arrays()
+        network = _Network(inputs.shape[1], targets.shape[1], config)
+
+        def miss(index: Tensor) -> Tensor:
+            flip = mirrored[index]
+            planes = [_flipped(x[picture[index]], flip) for x in shown]
+            typical = [_flipped(x[person[index]], flip) for x in usual]
+            seen = [_varied(network_planes(*x)) for x in zip(planes, typical, strict=True)]
+            x = inputs[index]
+            x = x + config.input_noise * torch.randn_like(x)
+            return loss(network(x, *seen), targets[index])
+
+        descend(network, _one_cycle, miss, len(inputs), config, progress)
+    return network.arrays()
+
+
+def _one_cycle(
+    optimizer: torch.optim.Optimizer, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    rate = optimizer.param_groups[0]["lr"]
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=steps, pct_start=_WARM_UP
+    )
 
 
 class _Tower(nn.Module):
@@ -131,26 +132,18 @@ class _Tower(nn.Module):
 class _Network(nn.Module):
     def __init__(self, inputs: int, outputs: int, config: CorrectionConfig) -> None:
         super().__init__()
-        hidden = config.hidden
         self.face = _Tower(_FACE_CHANNELS, (FACE_SIDE, FACE_SIDE))
         self.mouth = _Tower(_MOUTH_CHANNELS, MOUTH_SHAPE)
         self.drop = nn.Dropout(config.dropout)
-        self.layers = nn.Sequential(
-            nn.Linear(inputs + 2 * _READ, hidden), nn.SiLU(), nn.Dropout(config.dropout),
-            nn.Linear(hidden, hidden), nn.SiLU(), nn.Dropout(config.dropout),
-            nn.Linear(hidden, outputs),
-        )  # fmt: skip
+        self.layers = perceptron(inputs + 2 * _READ, outputs, config)
 
     def forward(self, inputs: Tensor, face: Tensor, mouth: Tensor) -> Tensor:
         read = self.drop(torch.cat([self.face(face), self.mouth(mouth)], 1))
         return self.layers(torch.cat([inputs, read], 1))  # type: ignore[no-any-return]
 
     def arrays(self) -> dict[str, NDArray]:
-        out = self.face.arrays("face") | self.mouth.arrays("mouth")
-        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
-        for k, layer in enumerate(linear):
-            out[f"weight{k}"], out[f"bias{k}"] = _numbers(layer.weight), _numbers(layer.bias)
-        return out
+        towers = self.face.arrays("face") | self.mouth.arrays("mouth")
+        return towers | perceptron_arrays(self.layers)
 
 
 def _numbers(value: Tensor) -> NDArray[Any]:
